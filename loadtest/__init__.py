@@ -1,0 +1,1 @@
+"""Outside-in: drives a running service over HTTP and knows nothing of its insides."""

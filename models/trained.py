@@ -1,0 +1,36 @@
+"""What every trainer returns: named arrays and the words that go with them, ready for the bundle writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from service.bundle.manifest import ModelKind
+from service.domain import Space
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """One model, trained. Rows are those of the dataset's ids. Arrays by kind:
+
+    factors: item_rows int32 (n,) unique; item_vectors float32 (n, dim); user_rows int32 (m,) ascending;
+        user_vectors float32 (m, dim). Items and users without a vector are left out; no vector is zero. With
+        `parameters["fold_in"] = {"regularization": float, "alpha": float}` users are solved from their history.
+    item_item: either `dense` float32 (n_items, n_items), or CSR rows `indptr` int64 (n_items + 1,),
+        `indices` int32 (nnz,), `weights` float32 (nnz,). score(user, j) = sum over i in history of W[i, j].
+    popular: CSR by segment, `indptr` int64 (n_segments + 1,), `items` int32, `scores` float32 descending in a
+        segment. Segment 0 is everybody and lists every item of the catalogue once. `user_segment` int32 (n_users,),
+        0 where unknown. `parameters["segments"]` names the segments.
+    lists: CSR by user, `indptr` int64 (n_users + 1,), `items` int32, `scores` float32 descending in a user.
+    """
+
+    kind: ModelKind
+    arrays: Mapping[str, npt.NDArray[Any]]
+    space: Space | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What serving needs to know, kept in the manifest."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained (settings, losses): kept in the manifest for people."""

@@ -1,0 +1,132 @@
+"""The manifest: what a bundle says of itself. Strict: an unknown field, kind or value is a refusal."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from service.domain import IdKind, Space
+from service.errors import BundleRefused
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+
+ModelKind = Literal["popular", "factors", "item_item", "lists"]
+RetrieverName = Literal["exact", "hnsw"]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*\.(npy|json|hnsw)$")]
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FileEntry(_Strict):
+    """One file: its exact bytes and, for an array, its exact type."""
+
+    bytes: Count
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    dtype: str | None = None
+    """numpy's `dtype.str`, e.g. `<f4`; None for what is not an array."""
+    shape: list[Count] | None = None
+
+
+class Recall(_Strict):
+    """Share of the exact top k that the retriever finds, over `queries` held-out users."""
+
+    at_10: Annotated[float, Field(ge=0, le=1)]
+    at_100: Annotated[float, Field(ge=0, le=1)]
+    queries: Count
+
+
+class Retrieval(_Strict):
+    """How a factors model is searched, and what that costs in recall against exact search."""
+
+    retriever: RetrieverName
+    recall: Recall
+    m: int | None = None
+    ef_construction: int | None = None
+    ef_search: int | None = None
+    measured: list[dict[str, Any]] = []
+    """Every setting that was tried at build time: retriever, settings, recall, microseconds a query."""
+
+
+class ModelEntry(_Strict):
+    """One model. `files` maps an array's role to its file."""
+
+    kind: ModelKind
+    files: dict[str, FileName]
+    dim: Annotated[int, Field(ge=1, le=4096)] | None = None
+    space: Space | None = None
+    retrieval: Retrieval | None = None
+    parameters: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+
+class DataEntry(_Strict):
+    """The data the bundle was built from."""
+
+    name: str
+    fingerprint: str
+    n_interactions: Count
+    n_users: Count
+    n_items: Count
+    last_time: int | None = None
+    dropped: dict[str, int] = {}
+
+
+class Manifest(_Strict):
+    """All of it."""
+
+    format_version: Literal[1]
+    bundle_id: str
+    created_at: str
+    data: DataEntry
+    user_id_kind: IdKind
+    item_id_kind: IdKind
+    default_model: ModelName
+    models: dict[ModelName, ModelEntry]
+    catalogue: dict[str, FileName]
+    """Role -> file of what all models share: ids, history, titles, attributes."""
+    golden: FileName
+    files: dict[FileName, FileEntry]
+
+
+def bundle_id_of(manifest: dict[str, Any]) -> str:
+    """First 16 hex digits of the sha256 over everything but the id itself and the time of writing.
+
+    So equal inputs, settings and seeds give equal ids, and an edited manifest no longer matches its own.
+    """
+    content = {key: value for key, value in manifest.items() if key not in {"bundle_id", "created_at"}}
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """Parse and check a manifest. Raises BundleRefused with the place of the first fault."""
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise BundleRefused(MANIFEST, f"larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BundleRefused(MANIFEST, f"not JSON: {error}") from error
+    if isinstance(document, dict) and document.get("format_version") != FORMAT_VERSION:
+        raise BundleRefused(MANIFEST, f"format_version is not {FORMAT_VERSION}: {document.get('format_version')!r:.40}")
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleRefused(MANIFEST, f"{place}: {first['msg']}") from error
+    if bundle_id_of(document) != manifest.bundle_id:
+        raise BundleRefused(MANIFEST, "bundle_id does not match the content")
+    if manifest.default_model not in manifest.models:
+        raise BundleRefused(MANIFEST, f"default_model {manifest.default_model!r} is not among the models")
+    if "default" in manifest.models:
+        raise BundleRefused(MANIFEST, "no model may be called 'default': the name stands for default_model")
+    return manifest

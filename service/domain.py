@@ -1,0 +1,128 @@
+"""The nouns of the request line. Frozen and slotted; no I/O, no HTTP, no numpy behaviour of their own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+UserId = int | str
+ItemId = int | str
+IdKind = Literal["int64", "str"]
+Space = Literal["ip", "cosine", "l2"]
+"""`ip`: larger inner product is nearer; `cosine`: the same on unit-norm vectors; `l2`: smaller distance is nearer."""
+
+Source = Literal["personal", "fold_in", "segment_popular", "popular"]
+"""Where items came from: the user's trained vector or list; their history alone; their segment; everybody."""
+
+ItemRows = npt.NDArray[np.int32]
+Scores = npt.NDArray[np.float32]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFilter:
+    """What the caller lets through. An item is eligible if it is in `allow` (None: everything), not in `deny`,
+    and for every attribute has at least one of the listed values."""
+
+    allow: frozenset[ItemId] | None = None
+    deny: frozenset[ItemId] = frozenset()
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Who asks, for how many, among what.
+
+    `history` (item ids, oldest first) replaces what the bundle knows of the user: those items are the seen
+    ones, and the user's vector is solved from them. `exclude_seen` False lets seen items through.
+    """
+
+    user_id: UserId | None
+    k: int
+    history: tuple[ItemId, ...] | None = None
+    filter: ItemFilter | None = None
+    exclude_seen: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to answer: which model retrieves and how many candidates it hands on."""
+
+    model: str
+    n_candidates: int = 0
+    """0: just k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Items on their way to a slate, best first.
+
+    item_rows: int32 (n,), rows of the catalogue, unique. scores: float32 (n,), larger is better.
+    `filtered` is True when every item is known to be eligible and unseen.
+    """
+
+    item_rows: ItemRows
+    scores: Scores
+    source: Source
+    filtered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """The answer. `item_ids`, `scores` and `sources` have one entry a place, best first."""
+
+    item_ids: list[ItemId]
+    scores: list[float]
+    source: Source
+    n_personal: int
+    """How many leading places came from the model itself; the rest were topped up by the fallback."""
+    top_up: Source
+    """The source of the places after the first `n_personal`."""
+    degraded: tuple[str, ...]
+    """Names of stages skipped or cut short; empty when the line ran whole."""
+    timings: tuple[tuple[str, float], ...]
+    """(stage, seconds) in the order they ran."""
+
+    @property
+    def sources(self) -> list[Source]:
+        """Source of each place."""
+        return [self.source] * self.n_personal + [self.top_up] * (len(self.item_ids) - self.n_personal)
+
+
+class Deadline:
+    """One budget per request, counted from its arrival on a monotonic clock, in seconds.
+
+    CPU work can't be pre-empted, so a stage asks `fits(cost)` before it starts: its expected cost must fit in
+    what is left after a reserve, kept so that the fallback and the response still fit.
+    """
+
+    __slots__ = ("_clock", "expires_at", "reserve", "started_at")
+
+    def __init__(self, budget: float, *, reserve_share: float = 0.2, clock: Clock = time.perf_counter) -> None:
+        self._clock = clock
+        self.started_at = clock()
+        self.expires_at = self.started_at + budget
+        self.reserve = 0.0 if budget == math.inf else budget * reserve_share
+
+    @classmethod
+    def none(cls) -> Deadline:
+        """A deadline that never comes: offline replay."""
+        return cls(math.inf)
+
+    def now(self) -> float:
+        """The clock's reading, seconds."""
+        return self._clock()
+
+    def remaining(self) -> float:
+        """Seconds left; negative once overrun."""
+        return self.expires_at - self._clock()
+
+    def fits(self, cost: float, now: float) -> bool:
+        """Whether a stage of that cost, begun at `now`, would leave the reserve untouched."""
+        return now + cost + self.reserve <= self.expires_at
