@@ -44,16 +44,26 @@ class Recall(_Strict):
     queries: Count
 
 
+class Hnsw(_Strict):
+    """The graph index beside the vectors, and what it finds."""
+
+    m: Annotated[int, Field(ge=2, le=256)]
+    ef_construction: Annotated[int, Field(ge=1, le=10_000)]
+    ef_search: Annotated[int, Field(ge=1, le=10_000)]
+    recall: Recall
+
+
 class Retrieval(_Strict):
     """How a factors model is searched, and what that costs in recall against exact search."""
 
     retriever: RetrieverName
     recall: Recall
-    m: int | None = None
-    ef_construction: int | None = None
-    ef_search: int | None = None
-    measured: list[dict[str, Any]] = []
-    """Every setting that was tried at build time: retriever, settings, recall, microseconds a query."""
+    """Of the retriever that serves."""
+    hnsw: Hnsw | None = None
+    rows_scanned: float | None = None
+    """Mean item vectors that the exact scan reads for a query (k = 10)."""
+    measured: list[dict[str, float]] = []
+    """Every graph setting tried at build time, with its recall. No timings: equal inputs give equal manifests."""
 
 
 class ModelEntry(_Strict):

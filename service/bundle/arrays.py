@@ -1,0 +1,85 @@
+"""Arrays on disk: `.npy`, read by our own eyes first, then mapped read-only. No pickle on any path."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy_format
+
+from service.bundle.manifest import FileEntry
+from service.errors import BundleRefused
+
+ALLOWED_DTYPES = frozenset({"<i8", "<i4", "<f4", "|u1"})
+_CHUNK_BYTES = 1 << 22
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write one array. Raises ValueError for a dtype the format does not hold."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.str not in ALLOWED_DTYPES:
+        raise ValueError(f"{path.name}: dtype {array.dtype} is not one of {sorted(ALLOWED_DTYPES)}")
+    with path.open("wb") as file:
+        npy_format.write_array(file, array, allow_pickle=False)
+
+
+def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
+    """Map an array read-only after its header agrees with the manifest and the file's size with both.
+
+    Floats are checked to be finite by streaming the file, so the check leaves nothing resident.
+    Raises BundleRefused.
+    """
+    if entry.dtype not in ALLOWED_DTYPES or entry.shape is None:
+        raise BundleRefused(name, f"dtype {entry.dtype!r} is not one of {sorted(ALLOWED_DTYPES)}, or no shape")
+    with path.open("rb") as file:
+        try:
+            version = npy_format.read_magic(file)
+            if version != (1, 0):
+                raise BundleRefused(name, f"npy version {version} is not (1, 0)")
+            shape, fortran, dtype = npy_format.read_array_header_1_0(file, max_header_size=10_000)
+        except (ValueError, EOFError, UnicodeDecodeError) as error:
+            raise BundleRefused(name, f"not an npy array: {error}") from error
+        start = file.tell()
+    if dtype.str != entry.dtype:
+        raise BundleRefused(name, f"dtype is {dtype.str}, the manifest says {entry.dtype}")
+    if list(shape) != entry.shape or fortran:
+        raise BundleRefused(name, f"shape is {list(shape)}, the manifest says {entry.shape}")
+    expected = start + math.prod(shape) * dtype.itemsize
+    if expected != entry.bytes:
+        raise BundleRefused(name, f"{entry.bytes} bytes do not hold shape {list(shape)} of {dtype.str}")
+    if math.prod(shape) == 0:
+        return np.zeros(shape, dtype)
+    if dtype.kind == "f":
+        _refuse_unless_finite(path, name, start, dtype)
+    mapped = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
+    return np.asarray(mapped)  # the plain class slices faster; the map lives on as its base
+
+
+def _refuse_unless_finite(path: Path, name: str, start: int, dtype: np.dtype[Any]) -> None:
+    with path.open("rb") as file:
+        file.seek(start)
+        seen = 0
+        while chunk := file.read(_CHUNK_BYTES):
+            values = np.frombuffer(chunk, dtype)
+            finite = np.isfinite(values)
+            if not finite.all():
+                place = seen + int(np.argmin(finite))
+                raise BundleRefused(name, f"value number {place} is not finite")
+            seen += len(values)
+
+
+def stream_rows(path: Path, array: npt.NDArray[Any]) -> Any:
+    """Yield (first row, rows) of a mapped 2-d array read through a small buffer instead of the map."""
+    if array.size == 0:
+        return
+    row_bytes = array.dtype.itemsize * array.shape[1]
+    step = max(1, _CHUNK_BYTES // row_bytes)
+    with path.open("rb") as file:
+        file.seek(path.stat().st_size - array.nbytes)
+        for first in range(0, array.shape[0], step):
+            count = min(step, array.shape[0] - first)
+            rows = np.frombuffer(file.read(count * row_bytes), array.dtype).reshape(count, array.shape[1])
+            yield first, rows

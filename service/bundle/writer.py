@@ -1,0 +1,98 @@
+"""Writes one bundle: an immutable directory named after its content, complete or absent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from service.bundle.arrays import write_array
+from service.bundle.files import sha256_of
+from service.bundle.manifest import FORMAT_VERSION, MANIFEST, bundle_id_of, parse_manifest
+
+
+@dataclass(slots=True)
+class BundleWriter:
+    """Collects files in a hidden folder beside the bundles; `finish` renames it to `<root>/bundles/<bundle_id>`.
+
+    Use as a context manager: leaving it without `finish` removes what was written.
+    """
+
+    root: Path
+    _folder: Path = field(init=False)
+    _files: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        bundles = self.root / "bundles"
+        bundles.mkdir(parents=True, exist_ok=True)
+        self._folder = bundles / f".writing-{secrets.token_hex(6)}"
+        self._folder.mkdir()
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add_array(self, name: str, array: npt.NDArray[Any]) -> str:
+        """Write an array as `<name>.npy`; returns the file's name. Raises ValueError for an unsupported dtype."""
+        array = np.ascontiguousarray(array)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name}: holds values that are not finite")
+        return self._add(f"{name}.npy", lambda path: write_array(path, array), array.dtype.str, list(array.shape))
+
+    def add_json(self, name: str, document: Any) -> str:
+        """Write a JSON document as `<name>.json`; returns the file's name."""
+        raw = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        return self._add(f"{name}.json", lambda path: path.write_bytes(raw))
+
+    def add_index(self, name: str, save: Callable[[str], None]) -> str:
+        """Let `save(path)` write an index as `<name>.hnsw`; returns the file's name."""
+        return self._add(f"{name}.hnsw", lambda path: save(str(path)))
+
+    def _add(
+        self, file: str, write: Callable[[Path], object], dtype: str | None = None, shape: list[int] | None = None
+    ) -> str:
+        path = self._folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+        self._files[file] = {"bytes": path.stat().st_size, "sha256": sha256_of(path), "dtype": dtype, "shape": shape}
+        return file
+
+    def finish(self, manifest: Mapping[str, Any]) -> Path:
+        """Complete the manifest with files, id and time, make all durable and rename into place.
+
+        A bundle of the same id is the same content and is kept. Raises BundleRefused if the manifest is not valid.
+        """
+        document = {**manifest, "format_version": FORMAT_VERSION, "files": self._files}
+        document = orjson.loads(orjson.dumps(document))  # the id is taken over what JSON keeps
+        document["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        document["bundle_id"] = bundle_id_of(document)
+        raw = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+        parse_manifest(raw)
+        (self._folder / MANIFEST).write_bytes(raw)
+        for path in sorted(self._folder.rglob("*")):
+            _fsync(path)
+        target = self.root / "bundles" / document["bundle_id"]
+        if not target.exists():
+            self._folder.rename(target)
+        _fsync(target.parent)
+        return target
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
