@@ -1,0 +1,331 @@
+"""Opens a bundle: every file verified, every array mapped and checked to mean what its role says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from service.bundle.arrays import map_array, stream_rows
+from service.bundle.files import verify_files
+from service.bundle.hnsw_file import check_hnsw_file
+from service.bundle.ids import Ids, IntIds, StrIds
+from service.bundle.manifest import MANIFEST, Manifest, ModelEntry
+from service.bundle.text import TextColumn
+from service.domain import ItemRows
+from service.errors import BundleRefused
+
+Array = npt.NDArray[Any]
+
+_REQUIRED = {
+    "popular": {"indptr", "items", "scores", "user_segment"},
+    "factors": {"item_rows", "item_vectors", "user_rows", "user_vectors"},
+    "lists": {"indptr", "items", "scores"},
+}
+_ITEM_ITEM = ({"dense"}, {"indptr", "indices", "weights"})
+_DTYPES = {
+    "indptr": "<i8", "items": "<i4", "scores": "<f4", "user_segment": "<i4", "item_rows": "<i4", "item_vectors": "<f4",
+    "user_rows": "<i4", "user_vectors": "<f4", "dense": "<f4", "indices": "<i4", "weights": "<f4", "gram": "<f4",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One item attribute. Item row r has `values[codes[indptr[r]:indptr[r + 1]]]`."""
+
+    values: tuple[str, ...]
+    indptr: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Questions with known answers: exact search's best item rows for some user rows, best first."""
+
+    user_rows: tuple[int, ...]
+    item_rows: tuple[tuple[int, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
+    hnsw_item_rows: tuple[tuple[int, ...], ...]
+    """What the graph index answered when it was built; empty without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelData:
+    """One model's entry and its mapped arrays by role."""
+
+    name: str
+    entry: ModelEntry
+    arrays: Mapping[str, Array]
+    index: hnswlib.Index | None
+    golden: Golden | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle, mapped. history: CSR by user row of item rows, unique, oldest first."""
+
+    path: Path
+    manifest: Manifest
+    user_ids: Ids
+    item_ids: Ids
+    history_indptr: npt.NDArray[np.int64]
+    history_items: ItemRows
+    titles: Sequence[str] | None
+    attributes: Mapping[str, Attribute]
+    models: Mapping[str, ModelData]
+
+    @property
+    def bundle_id(self) -> str:
+        """Identity of the content."""
+        return self.manifest.bundle_id
+
+    def history_of(self, user_row: int) -> ItemRows:
+        """Item rows of a user's known events, unique, oldest first."""
+        history: ItemRows = self.history_items[self.history_indptr[user_row] : self.history_indptr[user_row + 1]]
+        return history
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Verify, then parse, then check meaning. Raises BundleRefused naming the file and the reason."""
+    manifest = verify_files(path)
+    if path.name != manifest.bundle_id:
+        raise BundleRefused(MANIFEST, f"bundle_id is {manifest.bundle_id}, the folder is called {path.name}")
+    return _Reader(path, manifest).read()
+
+
+class _Reader:
+    """Walks one verified directory. Each method names the file it refuses."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.n_users = self.n_items = 0
+
+    def read(self) -> Bundle:
+        catalogue = self.manifest.catalogue
+        user_ids = self._ids("user_ids", self.manifest.user_id_kind)
+        item_ids = self._ids("item_ids", self.manifest.item_id_kind)
+        self.n_users, self.n_items = len(user_ids), len(item_ids)
+        if self.n_items == 0:
+            raise BundleRefused(MANIFEST, "the catalogue is empty")
+        indptr, items = self._csr(
+            catalogue, "history_indptr", "history_items", rows=self.n_users, width=self.n_items, unique=True
+        )
+        popular = [name for name, entry in self.manifest.models.items() if entry.kind == "popular"]
+        if "popular" not in popular:
+            raise BundleRefused(MANIFEST, "no model 'popular' of kind popular: there would be nothing to fall back to")
+        golden = self._golden()
+        return Bundle(
+            path=self.path,
+            manifest=self.manifest,
+            user_ids=user_ids,
+            item_ids=item_ids,
+            history_indptr=indptr,
+            history_items=items,
+            titles=self._titles(),
+            attributes=self._attributes(),
+            models={name: self._model(name, entry, golden.get(name)) for name, entry in self.manifest.models.items()},
+        )
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def _name(self, files: Mapping[str, str], role: str) -> str:
+        if role not in files:
+            raise BundleRefused(MANIFEST, f"no file for {role!r}")
+        if files[role] not in self.manifest.files:
+            raise BundleRefused(MANIFEST, f"{role!r} names {files[role]!r}, which is not among the files")
+        return files[role]
+
+    def _array(self, files: Mapping[str, str], role: str, dtype: str, shape: tuple[int | None, ...]) -> Array:
+        """Map a role's array; `shape` has None where any size will do."""
+        name = self._name(files, role)
+        array = map_array(self.path / name, name, self.manifest.files[name])
+        if array.dtype.str != dtype:
+            raise BundleRefused(name, f"{role} must be {dtype}, not {array.dtype.str}")
+        if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+            wanted = ["any" if size is None else size for size in shape]
+            raise BundleRefused(name, f"{role} must have shape {wanted}, not {list(array.shape)}")
+        return array
+
+    def _json(self, name: str) -> Any:
+        try:
+            return orjson.loads((self.path / name).read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise BundleRefused(name, f"not JSON: {error}") from error
+
+    # -- what all models share ------------------------------------------------------------------------------
+
+    def _ids(self, role: str, kind: str) -> Ids:
+        files = self.manifest.catalogue
+        try:
+            if kind == "int64":
+                return IntIds(self._array(files, f"{role}_values", "<i8", (None,)))
+            return StrIds(self._array(files, f"{role}_blob", "|u1", (None,)), self._array(files, f"{role}_offsets", "<i8", (None,)))
+        except ValueError as error:
+            raise BundleRefused(self._name(files, f"{role}_values" if kind == "int64" else f"{role}_blob"), str(error)) from error
+
+    def _csr(
+        self,
+        files: Mapping[str, str],
+        indptr_role: str,
+        items_role: str,
+        *,
+        rows: int | None,
+        width: int,
+        unique: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        indptr = self._array(files, indptr_role, "<i8", (None if rows is None else rows + 1,))
+        items = self._array(files, items_role, "<i4", (None,))
+        name = self._name(files, indptr_role)
+        if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(items) or bool((np.diff(indptr) < 0).any()):
+            raise BundleRefused(name, f"must not fall, and run from 0 to the {len(items)} entries of {items_role}")
+        name = self._name(files, items_role)
+        if len(items) and not (0 <= int(items.min()) and int(items.max()) < width):
+            raise BundleRefused(name, f"an entry is outside 0..{width - 1}")
+        if unique and len(items):
+            owner = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
+            keys = owner * width + items
+            keys.sort()
+            if bool((keys[1:] == keys[:-1]).any()):
+                raise BundleRefused(name, f"row {int(keys[:-1][keys[1:] == keys[:-1]][0]) // width} lists an item twice")
+        return indptr, items
+
+    def _titles(self) -> Sequence[str] | None:
+        files = self.manifest.catalogue
+        if "titles_blob" not in files:
+            return None
+        blob = self._array(files, "titles_blob", "|u1", (None,))
+        offsets = self._array(files, "titles_offsets", "<i8", (self.n_items + 1,))
+        try:
+            return TextColumn(blob, offsets)
+        except ValueError as error:
+            raise BundleRefused(self._name(files, "titles_blob"), str(error)) from error
+
+    def _attributes(self) -> dict[str, Attribute]:
+        files = self.manifest.catalogue
+        if "attributes" not in files:
+            return {}
+        name = self._name(files, "attributes")
+        try:
+            vocabularies = TypeAdapter(dict[str, list[str]]).validate_python(self._json(name), strict=True)
+        except ValidationError as error:
+            raise BundleRefused(name, f"must map attribute names to lists of values: {error.errors()[0]['msg']}") from error
+        attributes = {}
+        for number, (attribute, values) in enumerate(vocabularies.items()):
+            indptr, codes = self._csr(
+                files, f"attribute_{number}_indptr", f"attribute_{number}_codes", rows=self.n_items, width=max(len(values), 1)
+            )
+            attributes[attribute] = Attribute(tuple(values), indptr, codes)
+        return attributes
+
+    def _golden(self) -> dict[str, Golden]:
+        name = self._name({"golden": self.manifest.golden}, "golden")
+        try:
+            golden = TypeAdapter(dict[str, Golden]).validate_python(self._json(name))
+        except ValidationError as error:
+            raise BundleRefused(name, f"golden queries: {error.errors()[0]['msg']}") from error
+        for model, queries in golden.items():
+            if model not in self.manifest.models:
+                raise BundleRefused(name, f"golden queries for {model!r}, which is not among the models")
+            rows = [row for answers in (*queries.item_rows, *queries.hnsw_item_rows) for row in answers]
+            if any(not 0 <= row < self.n_users for row in queries.user_rows) or any(not 0 <= r < self.n_items for r in rows):
+                raise BundleRefused(name, f"golden queries of {model!r}: a row is out of range")
+            if not len(queries.user_rows) == len(queries.item_rows) == len(queries.scores):
+                raise BundleRefused(name, f"golden queries of {model!r}: as many answers as questions are needed")
+        return golden
+
+    # -- models ---------------------------------------------------------------------------------------------
+
+    def _model(self, name: str, entry: ModelEntry, golden: Golden | None) -> ModelData:
+        read = {"popular": self._popular, "factors": self._factors, "item_item": self._item_item, "lists": self._lists}
+        roles = set(entry.files) - {"index", "gram"}
+        wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
+        if roles not in wanted:
+            raise BundleRefused(MANIFEST, f"models.{name}: files {sorted(roles)}, a model of kind {entry.kind} has {sorted(wanted[0])}")
+        arrays = read[entry.kind](entry)
+        index = None
+        if entry.kind == "factors":
+            index = self._index(name, entry, arrays["item_vectors"])
+            if golden is None or not golden.user_rows and len(arrays["user_rows"]):
+                raise BundleRefused(self.manifest.golden, f"no golden queries for {name!r}")
+        return ModelData(name, entry, arrays, index, golden)
+
+    def _popular(self, entry: ModelEntry) -> dict[str, Array]:
+        indptr, items = self._csr(entry.files, "indptr", "items", rows=None, width=self.n_items, unique=True)
+        scores = self._array(entry.files, "scores", "<f4", (len(items),))
+        segments = self._array(entry.files, "user_segment", "<i4", (self.n_users,))
+        if len(indptr) < 2 or indptr[1] != self.n_items:
+            raise BundleRefused(entry.files["indptr"], f"segment 0 must list all {self.n_items} items")
+        if len(segments) and not (0 <= int(segments.min()) and int(segments.max()) < len(indptr) - 1):
+            raise BundleRefused(entry.files["user_segment"], f"a segment is outside 0..{len(indptr) - 2}")
+        return {"indptr": indptr, "items": items, "scores": scores, "user_segment": segments}
+
+    def _lists(self, entry: ModelEntry) -> dict[str, Array]:
+        indptr, items = self._csr(entry.files, "indptr", "items", rows=self.n_users, width=self.n_items, unique=True)
+        return {"indptr": indptr, "items": items, "scores": self._array(entry.files, "scores", "<f4", (len(items),))}
+
+    def _item_item(self, entry: ModelEntry) -> dict[str, Array]:
+        if "dense" in entry.files:
+            return {"dense": self._array(entry.files, "dense", "<f4", (self.n_items, self.n_items))}
+        indptr, indices = self._csr(entry.files, "indptr", "indices", rows=self.n_items, width=self.n_items, unique=True)
+        return {"indptr": indptr, "indices": indices, "weights": self._array(entry.files, "weights", "<f4", (len(indices),))}
+
+    def _factors(self, entry: ModelEntry) -> dict[str, Array]:
+        dim = entry.dim
+        if dim is None or entry.space is None or entry.retrieval is None:
+            raise BundleRefused(MANIFEST, "a model of kind factors has dim, space and retrieval")
+        item_rows = self._array(entry.files, "item_rows", "<i4", (None,))
+        user_rows = self._array(entry.files, "user_rows", "<i4", (None,))
+        item_vectors = self._array(entry.files, "item_vectors", "<f4", (len(item_rows), dim))
+        user_vectors = self._array(entry.files, "user_vectors", "<f4", (len(user_rows), dim))
+        if len(item_rows) == 0:
+            raise BundleRefused(entry.files["item_rows"], "no item has a vector")
+        for role, rows, count in (("item_rows", item_rows, self.n_items), ("user_rows", user_rows, self.n_users)):
+            if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < count):
+                raise BundleRefused(entry.files[role], f"a row is outside 0..{count - 1}")
+        if len(np.unique(item_rows)) != len(item_rows):
+            raise BundleRefused(entry.files["item_rows"], "an item has two vectors")
+        if bool((np.diff(user_rows) <= 0).any()):
+            raise BundleRefused(entry.files["user_rows"], "rows must be unique and ascending")
+        self._check_norms(entry.files["item_vectors"], item_vectors, unit=entry.space == "cosine", descending=True)
+        self._check_norms(entry.files["user_vectors"], user_vectors, unit=entry.space == "cosine", descending=False)
+        arrays = {"item_rows": item_rows, "item_vectors": item_vectors, "user_rows": user_rows, "user_vectors": user_vectors}
+        if "gram" in entry.files:
+            arrays["gram"] = self._array(entry.files, "gram", "<f4", (dim, dim))
+        return arrays
+
+    def _check_norms(self, name: str, vectors: Array, *, unit: bool, descending: bool) -> None:
+        last = np.inf
+        for first, rows in stream_rows(self.path / name, vectors):
+            norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+            if not np.isfinite(norms).all() or (norms == 0).any():
+                raise BundleRefused(name, f"the vector of row {first + int(np.argmin(np.where(np.isfinite(norms), norms, 0)))} has no usable norm")
+            if unit and bool((np.abs(norms - 1) > 1e-3).any()):
+                raise BundleRefused(name, "space is cosine, but the vectors are not of unit norm")
+            if descending and not unit:
+                if bool((norms[1:] > norms[:-1] * (1 + 1e-5)).any()) or norms[0] > last * (1 + 1e-5):
+                    raise BundleRefused(name, "item vectors must be ordered by falling norm")
+                last = float(norms[-1])
+
+    def _index(self, name: str, entry: ModelEntry, vectors: Array) -> hnswlib.Index | None:
+        settings = entry.retrieval.hnsw if entry.retrieval else None
+        if settings is None:
+            if "index" in entry.files or (entry.retrieval and entry.retrieval.retriever == "hnsw"):
+                raise BundleRefused(MANIFEST, f"models.{name}: an index file and its hnsw settings go together")
+            return None
+        file = self._name(entry.files, "index")
+        check_hnsw_file(self.path / file, file, vectors, settings.m, settings.ef_construction)
+        index = hnswlib.Index(space="l2" if entry.space == "l2" else "ip", dim=vectors.shape[1])
+        try:
+            index.load_index(str(self.path / file), max_elements=len(vectors))
+        except RuntimeError as error:
+            raise BundleRefused(file, f"hnswlib: {error}") from error
+        index.set_ef(settings.ef_search)
+        index.set_num_threads(1)
+        return index

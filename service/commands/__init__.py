@@ -1,0 +1,1 @@
+"""What `reco` can do online, one module a command."""
