@@ -27,6 +27,7 @@ DISTRIBUTION = "reco-service"
 GROUP = "reco.commands"
 DONE, BAD_INPUT, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 2, 3, 130, 141
 
+_ABOUT_A_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 _EXTRA_OF_ROOM = {"models": "build", "loadtest": "load"}
 _OWN_ROOMS = {"service", *_EXTRA_OF_ROOM}
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words, installed_commands())
-        # A reader that left early (`reco ... | head`) is noticed here rather than in the interpreter's last breath.
+        # A reader that left early (`reco ... | head`) is noticed here, not while the interpreter shuts down.
         sys.stdout.flush()
     except BundleRefused as error:
         return _complain(error, REFUSED)
@@ -67,7 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
+    ) as error:
         if error.filename is None:  # not about a path that somebody named
             raise
         return _complain(f"{error.filename}: {error.strerror}", BAD_INPUT)
@@ -98,8 +105,6 @@ def _split(argv: list[str], commands: Mapping[Words, str]) -> tuple[Words, list[
     taken: Words = ()
     for word in argv:
         longer = (*taken, word)
-        if taken in commands and not any(words[: len(longer)] == longer for words in commands):
-            break
         if not any(words[: len(longer)] == longer for words in commands):
             break
         taken = longer
@@ -131,20 +136,19 @@ def _group(words: Words, rest: list[str], commands: Mapping[Words, str]) -> int:
 def _load(words: Words, module: str) -> Command:
     """Import a command's module; a package that an extra would bring is asked for by the extra's name."""
     try:
-        return cast(Command, importlib.import_module(module))
+        return cast("Command", importlib.import_module(module))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in _OWN_ROOMS:
             raise
         extra = _EXTRA_OF_ROOM.get(module.partition(".")[0])
-        what, install = (f"the '{extra}' extra", f"[{extra}]") if extra else (f"the package '{missing}'", "")
-        raise InputError(
-            f"'{_prog(words)}' needs {what} (no module named '{missing}'): pip install '{DISTRIBUTION}{install}'"
-        ) from error
+        what, install = (f"the '{extra}' extra", f"[{extra}]") if extra else (f"'{missing}'", "")
+        hint = f"(no module named '{missing}'): pip install '{DISTRIBUTION}{install}'"
+        raise InputError(f"'{_prog(words)}' needs {what} {hint}") from error
 
 
 def _source_of(module: str) -> Path | None:
-    """The file of a module, found without importing it; None where it is not installed."""
+    """Find the file of a module without importing it; None where it is not installed."""
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # its package isn't here
@@ -153,7 +157,7 @@ def _source_of(module: str) -> Path | None:
 
 
 def _help_of(module: str) -> str:
-    """A command's HELP, read from its source: a listing needs no extra and no slow import."""
+    """Read a command's HELP from its source: a listing needs no extra and no slow import."""
     source = _source_of(module)
     for node in ast.parse(source.read_text("utf-8")).body if source is not None else ():
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)

@@ -1,0 +1,1 @@
+"""What `reco` can do offline, one module a command."""
