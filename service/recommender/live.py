@@ -1,0 +1,129 @@
+"""A bundle made live: retrievers built, golden queries answered rightly, costs known. One reference serves a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from service.bundle.reader import Bundle, ModelData
+from service.domain import Clock
+from service.errors import BundleRefused, ModelNotFound
+from service.recommender.costs import StageCost
+from service.recommender.filters import EVERYTHING
+from service.recommender.retrieval import (
+    FactorsRetriever,
+    HnswRetriever,
+    ItemItemRetriever,
+    ListsRetriever,
+    PopularRetriever,
+    Retriever,
+)
+from service.recommender.user_state import UserState
+
+RetrieverChoice = Literal["auto", "exact", "hnsw"]
+_TOLERANCE = 1e-3
+_WARM_UPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """A model ready to answer. `name` is the real one, also when asked for as `default`."""
+
+    name: str
+    data: ModelData
+    retriever: Retriever
+    retrieve_cost: StageCost
+    recall_at_10: float
+    """Of the retriever in use against exact search; 1.0 where retrieval is exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBundle:
+    """The whole of what a request reads. `models` includes `default`."""
+
+    bundle: Bundle
+    models: Mapping[str, LiveModel]
+    popular: PopularRetriever
+
+    @property
+    def bundle_id(self) -> str:
+        """Identity of the content."""
+        return self.bundle.manifest.bundle_id
+
+    def resolve(self, name: str) -> LiveModel:
+        """Find a model by the name in the URL. Raises ModelNotFound."""
+        model = self.models.get(name)
+        if model is None:
+            raise ModelNotFound(name)
+        return model
+
+
+def go_live(bundle: Bundle, *, retriever: RetrieverChoice = "auto", clock: Clock = time.perf_counter) -> LiveBundle:
+    """Build the retrievers and prove them on the golden queries. Raises BundleRefused when an answer is wrong.
+
+    `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere.
+    """
+    popular = PopularRetriever(bundle.models["popular"])
+    models = {}
+    for name, data in bundle.models.items():
+        built, recall = _retriever(data, bundle, retriever)
+        if isinstance(built, FactorsRetriever):
+            _check_golden(data, built, bundle)
+        models[name] = LiveModel(name, data, built, StageCost(_warm_up(built, bundle, clock)), recall)
+    models["default"] = models[bundle.manifest.default_model]
+    return LiveBundle(bundle, models, popular)
+
+
+def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tuple[Retriever, float]:
+    match data.entry.kind:
+        case "popular":
+            return PopularRetriever(data), 1.0
+        case "item_item":
+            return ItemItemRetriever(data, bundle), 1.0
+        case "lists":
+            return ListsRetriever(data), 1.0
+        case "factors":
+            retrieval = data.entry.retrieval
+            assert retrieval is not None  # the reader refuses a factors model without it
+            wanted = retrieval.retriever if choice == "auto" else choice
+            if wanted == "hnsw" and retrieval.hnsw is not None:
+                return HnswRetriever(data, bundle), retrieval.hnsw.recall.at_10
+            return FactorsRetriever(data, bundle), 1.0
+
+
+def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -> None:
+    golden = data.golden
+    if golden is None or not golden.user_rows:
+        return
+    queries = []
+    for number, (row, expected) in enumerate(zip(golden.user_rows, golden.scores, strict=True)):
+        found = retriever.users.of(UserState(row, bundle.history_of(row), live=False))
+        if found is None:
+            raise BundleRefused(bundle.manifest.golden, f"golden user row {row} has no vector in {data.name!r}")
+        queries.append(found[0])
+        _, scores = retriever.exact.search(found[0], len(expected), None)
+        if len(scores) != len(expected) or not np.allclose(scores, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise BundleRefused(bundle.manifest.golden, f"{data.name!r} answers golden query {number} with other scores")
+        if isinstance(retriever, HnswRetriever) and golden.hnsw_item_rows:
+            answered = retriever.retrieve(UserState(row, bundle.history_of(row)[:0], live=False), len(expected), EVERYTHING)
+            rows = set() if answered is None else set(answered.item_rows.tolist())
+            promised = golden.hnsw_item_rows[number]
+            if len(rows & set(promised)) < 0.9 * len(promised):
+                raise BundleRefused(bundle.manifest.golden, f"the index of {data.name!r} answers golden query {number} otherwise")
+    retriever.exact.tune(np.array(queries), 10)
+
+
+def _warm_up(retriever: Retriever, bundle: Bundle, clock: Clock) -> float:
+    """Answer some users and return the dearest answer's seconds (the first is left out: it maps the pages in)."""
+    rows = np.linspace(0, len(bundle.user_ids) - 1, min(_WARM_UPS, len(bundle.user_ids))).astype(int).tolist()
+    seconds = []
+    for row in rows[:1] + rows:
+        user = UserState(row, bundle.history_of(row), live=False)
+        started = clock()
+        retriever.retrieve(user, 10, EVERYTHING)
+        seconds.append(clock() - started)
+    return max(seconds[1:], default=0.0)

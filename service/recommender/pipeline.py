@@ -1,0 +1,46 @@
+"""The request line: user state, retrieve, filter, complete. Served, evaluated and submitted answers all come from here."""
+
+from __future__ import annotations
+
+from service.domain import Candidates, Deadline, Plan, Query, Slate
+from service.recommender.fallback import complete
+from service.recommender.filters import drop_ineligible, eligible
+from service.recommender.live import LiveBundle
+from service.recommender.user_state import user_state
+
+
+def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) -> Slate:
+    """Turn a user into exactly k unique, eligible, unseen items while the eligible catalogue has k.
+
+    A stage runs only if its expected cost fits before the deadline; one that doesn't is named in `degraded` and the
+    fallback answers in its stead. Raises ModelNotFound, and InvalidRequest for a filter the catalogue can't apply.
+    """
+    model = live.resolve(plan.model)
+    bundle = live.bundle
+    user = user_state(query, bundle)
+    rules = eligible(query, user, bundle)
+    started = deadline.now()
+    candidates: Candidates | None = None
+    degraded: tuple[str, ...] = ()
+    if deadline.fits(model.retrieve_cost.p99, started):
+        candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
+        retrieved = deadline.now()
+        model.retrieve_cost.observe(retrieved - started)
+        if retrieved > deadline.expires_at:
+            degraded = ("overrun",)
+    else:
+        model.retrieve_cost.skipped()
+        retrieved = started
+        degraded = ("retrieve",)
+    if candidates is not None and not candidates.filtered:
+        candidates = drop_ineligible(candidates, rules)
+    rows, scores, source, n_personal, top_up = complete(candidates, query.k, user, rules, live.popular)
+    return Slate(
+        item_ids=bundle.item_ids.take(rows),
+        scores=scores.tolist(),
+        source=source,
+        n_personal=n_personal,
+        top_up=top_up,
+        degraded=degraded,
+        timings=(("retrieve", retrieved - started), ("complete", deadline.now() - retrieved)),
+    )

@@ -1,0 +1,257 @@
+"""Candidate retrieval: one retriever a kind of model, all behind one Protocol."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Protocol
+
+import hnswlib
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.reader import Bundle, ModelData
+from service.domain import Candidates, ItemRows, Scores, Source
+from service.recommender.exact import ExactIndex
+from service.recommender.filters import Eligible
+from service.recommender.fold_in import AlsFoldIn, mean_vector
+from service.recommender.user_state import UserState
+
+Vector = npt.NDArray[np.float32]
+_NARROW = 0.1
+"""Below this share of eligible items a graph walk finds too few: score the eligible ones exactly."""
+
+
+class Retriever(Protocol):
+    """Finds the best items for a user among the eligible ones."""
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """Up to n candidates, best first; None when the model knows nothing of this user."""
+
+
+class UserVectors:
+    """Where a user's vector comes from: trained, or solved from the history."""
+
+    def __init__(self, model: ModelData, position_of: ItemRows) -> None:
+        self._vectors = model.arrays["user_vectors"]
+        rows = model.arrays["user_rows"]
+        self._rows = memoryview(np.ascontiguousarray(rows)).toreadonly()
+        self._dense = len(rows) > 0 and int(rows[-1]) == len(rows) - 1
+        self._count = len(rows)
+        self._items, self._position_of = model.arrays["item_vectors"], position_of
+        self._unit = model.entry.space == "cosine"
+        settings = model.entry.parameters.get("fold_in")
+        self._fold_in = None
+        if settings is not None and "gram" in model.arrays:
+            self._fold_in = AlsFoldIn(
+                self._items, model.arrays["gram"],
+                regularization=float(settings["regularization"]), alpha=float(settings["alpha"]),
+            )  # fmt: skip
+
+    def of(self, user: UserState) -> tuple[Vector, Source] | None:
+        """The vector, float32 (dim,), and what it rests on; None for a user without vector and history."""
+        if user.row >= 0 and not user.live:
+            if self._dense:
+                if user.row < self._count:
+                    return self._vectors[user.row], "personal"
+            else:
+                at = bisect_left(self._rows, user.row)
+                if at < self._count and self._rows[at] == user.row:
+                    return self._vectors[at], "personal"
+        if len(user.history) == 0:
+            return None
+        positions = self._position_of[user.history]
+        positions = positions[positions >= 0]
+        if len(positions) == 0:
+            return None
+        if self._fold_in is not None:
+            return self._fold_in.solve(positions), "fold_in"
+        vector = mean_vector(self._items, positions, unit=self._unit)
+        return (vector, "fold_in") if bool(vector.any()) else None
+
+
+class FactorsRetriever:
+    """Nearest items to the user's vector by exact search."""
+
+    def __init__(self, model: ModelData, bundle: Bundle) -> None:
+        self.item_rows: ItemRows = model.arrays["item_rows"]
+        n_items = len(bundle.item_ids)
+        self.position_of = np.full(n_items, -1, np.int32)
+        self.position_of[self.item_rows] = np.arange(len(self.item_rows), dtype=np.int32)
+        self._complete = len(self.item_rows) == n_items
+        assert model.entry.space is not None  # the reader refuses a factors model without one
+        self.exact = ExactIndex(model.arrays["item_vectors"], model.entry.space)
+        self.users = UserVectors(model, self.position_of)
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """Up to n candidates, best first; None for a user without vector and history."""
+        found = self.users.of(user)
+        if found is None:
+            return None
+        vector, source = found
+        positions, scores = self.search(vector, n, self._excluded(rules), rules)
+        return Candidates(self.item_rows[positions], scores, source, filtered=True)
+
+    def _excluded(self, rules: Eligible) -> ItemRows:
+        excluded = self.position_of[rules.excluded]
+        return excluded if self._complete else excluded[excluded >= 0]
+
+    def search(
+        self, vector: Vector, n: int, excluded: ItemRows, rules: Eligible
+    ) -> tuple[npt.NDArray[np.integer], Scores]:
+        """Best n positions outside `excluded` and inside the mask, with their scores."""
+        if rules.mask is None:
+            return self.exact.search(vector, n, excluded)
+        allowed = rules.mask[self.item_rows]
+        allowed[excluded] = False
+        return self.exact.search_among(vector, n, np.flatnonzero(allowed))
+
+
+class HnswRetriever(FactorsRetriever):
+    """Nearest items by the graph index: over-fetch, filter, and go exact where the graph returns too few."""
+
+    def __init__(self, model: ModelData, bundle: Bundle) -> None:
+        super().__init__(model, bundle)
+        if model.index is None:
+            raise ValueError(f"model {model.name!r} has no index")
+        self._index: hnswlib.Index = model.index
+        self._l2 = model.entry.space == "l2"
+
+    def search(
+        self, vector: Vector, n: int, excluded: ItemRows, rules: Eligible
+    ) -> tuple[npt.NDArray[np.integer], Scores]:
+        """Best n positions the graph finds outside `excluded` and inside the mask, with their scores."""
+        total = self.exact.size
+        wanted = n + len(excluded)
+        if rules.mask is not None:
+            share = float(rules.mask[self.item_rows].mean())
+            if share < _NARROW:
+                return super().search(vector, n, excluded, rules)
+            wanted = int(wanted / share) + 1
+        if wanted * 4 >= total:
+            return super().search(vector, n, excluded, rules)
+        try:
+            labels, distances = self._index.knn_query(vector, k=wanted, num_threads=1)
+        except RuntimeError:  # hnswlib raises when its walk ends with fewer than k (hnswlib#444, #608)
+            return super().search(vector, n, excluded, rules)
+        positions = labels[0].astype(np.int64)
+        keep = np.isin(positions, excluded, invert=True)
+        if rules.mask is not None:
+            keep &= rules.mask[self.item_rows[positions]]
+        positions = positions[keep][:n]
+        if len(positions) < n:
+            return super().search(vector, n, excluded, rules)
+        distances = distances[0][keep][:n]
+        return positions, -distances if self._l2 else 1.0 - distances
+
+
+class ItemItemRetriever:
+    """Sum of the history items' rows of an item-item matrix (item-kNN; EASE, Steck, WWW 2019, eq. 3)."""
+
+    def __init__(self, model: ModelData, bundle: Bundle) -> None:
+        self._n_items = len(bundle.item_ids)
+        self._dense = model.arrays.get("dense")
+        if self._dense is None:
+            self._indptr, self._indices = model.arrays["indptr"], model.arrays["indices"]
+            self._weights = model.arrays["weights"]
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """Up to n candidates, best first; None for a user whose history leads nowhere."""
+        if len(user.history) == 0:
+            return None
+        scores = self.scores(user.history)
+        scores[rules.excluded] = -np.inf
+        if rules.mask is not None:
+            scores[~rules.mask] = -np.inf
+        if n < self._n_items:
+            best = scores.argpartition(self._n_items - n)[self._n_items - n :]
+        else:
+            best = np.arange(self._n_items)
+        values = scores[best]
+        order = np.lexsort((best, -values))
+        best, values = best[order], values[order]
+        kept = int((values != -np.inf).sum())
+        if kept == 0:
+            return None
+        return Candidates(best[:kept].astype(np.int32), values[:kept], "fold_in" if user.live else "personal", filtered=True)
+
+    def scores(self, history: ItemRows) -> Scores:
+        """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item."""
+        if self._dense is not None:
+            dense: Scores = self._dense[history].sum(axis=0)
+            return dense
+        starts = self._indptr[history]
+        lengths = self._indptr[history + 1] - starts
+        ends = lengths.cumsum()
+        places = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+        touched = self._indices[places]
+        sums = np.bincount(touched, weights=self._weights[places], minlength=self._n_items).astype(np.float32)
+        scores: Scores = np.full(self._n_items, -np.inf, np.float32)
+        scores[touched] = sums[touched]
+        return scores
+
+
+class ListsRetriever:
+    """Lists computed beforehand, one a user."""
+
+    def __init__(self, model: ModelData) -> None:
+        self._indptr, self._items, self._scores = (model.arrays[role] for role in ("indptr", "items", "scores"))
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """The user's list as it is (the filter stage drops from it); None for a user without one."""
+        if user.row < 0:
+            return None
+        begin, end = int(self._indptr[user.row]), int(self._indptr[user.row + 1])
+        if begin == end:
+            return None
+        return Candidates(self._items[begin:end], self._scores[begin:end], "personal")
+
+
+class PopularRetriever:
+    """Most popular items of the user's segment, then of everybody."""
+
+    def __init__(self, model: ModelData) -> None:
+        self._indptr, self._items, self._scores = (model.arrays[role] for role in ("indptr", "items", "scores"))
+        self._segment_of = model.arrays["user_segment"]
+        # The head of everybody's list as plain integers: a cold user's answer is a slice.
+        self._head = tuple(self._items[:4096].tolist())
+
+    def segment_of(self, user: UserState) -> int:
+        """The user's segment; 0 is everybody."""
+        return int(self._segment_of[user.row]) if user.row >= 0 else 0
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """Up to n of the segment's items; all of everybody's list where the user has no segment."""
+        segment = self.segment_of(user)
+        return self.walk(segment, n, rules, frozenset())
+
+    def walk(self, segment: int, n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> Candidates:
+        """First n eligible items of a segment's list that are not taken, in the list's order."""
+        source: Source = "segment_popular" if segment else "popular"
+        begin, end = int(self._indptr[segment]), int(self._indptr[segment + 1])
+        if rules.mask is not None:
+            items = self._items[begin:end]
+            kept = np.flatnonzero(rules.mask[items])
+            kept = kept[np.isin(items[kept], rules.excluded, invert=True)]
+            if taken:
+                kept = kept[np.isin(items[kept], list(taken), invert=True)]
+            kept = kept[:n]
+        else:
+            head = self._head if segment == 0 else self._items[begin : min(end, begin + 4096)].tolist()
+            places = self._first_free(head, n, rules, taken)
+            if len(places) < n and end - begin > len(head):
+                places = self._first_free(self._items[begin:end].tolist(), n, rules, taken)
+            kept = np.array(places, np.int64)
+        return Candidates(self._items[begin + kept], self._scores[begin + kept], source, filtered=True)
+
+    @staticmethod
+    def _first_free(items: tuple[int, ...] | list[int], n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> list[int]:
+        unwanted = taken.union(rules.excluded.tolist()) if len(rules.excluded) else taken
+        if not unwanted:
+            return list(range(min(n, len(items))))
+        places: list[int] = []
+        for place, item in enumerate(items):
+            if item not in unwanted:
+                places.append(place)
+                if len(places) == n:
+                    break
+        return places

@@ -1,0 +1,36 @@
+"""What the line knows of the user it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.bundle.ids import UNKNOWN
+from service.bundle.reader import Bundle
+from service.domain import ItemRows, Query
+
+_NOTHING: ItemRows = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """row: user row or UNKNOWN. history: item rows, unique, oldest first. `live`: the history came with the query,
+    so it outdates what was trained."""
+
+    row: int
+    history: ItemRows
+    live: bool
+
+
+def user_state(query: Query, bundle: Bundle) -> UserState:
+    """Look the user up. Items of the query's history that the catalogue lacks are left out."""
+    row = UNKNOWN if query.user_id is None else bundle.user_ids.row_of(query.user_id)
+    if query.history is not None:
+        rows = bundle.item_ids.rows_of(reversed(query.history))
+        rows = rows[rows != UNKNOWN]
+        _, newest = np.unique(rows, return_index=True)  # of a repeated item the newest place counts
+        return UserState(row, rows[np.sort(newest)][::-1], live=True)
+    if row == UNKNOWN:
+        return UserState(row, _NOTHING, live=False)
+    return UserState(row, bundle.history_of(row), live=False)
