@@ -1,0 +1,1 @@
+"""Neighbourhood models: which items are read by the same people."""

@@ -1,0 +1,1 @@
+"""What is read most: by everybody, lately, and by people alike."""

@@ -1,0 +1,125 @@
+"""Score whole users x items blocks at once, to tune fast. What is reported in the end comes from the serving line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from models.data.dataset import Dataset
+from models.trained import TrainedModel
+
+_BLOCK_CELLS = 1 << 23
+"""Scores held at once: 32 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Held-out users: what they had read and what they went on to read.
+
+    user_rows: int64 (m,). history, relevant: binary CSR (m, n_items), a row a user of `user_rows`; no item is in
+    both, and every row of `relevant` holds something.
+    """
+
+    user_rows: npt.NDArray[np.int64]
+    history: sp.csr_matrix
+    relevant: sp.csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.user_rows)
+
+
+def exam_of(train: Dataset, valid: Dataset, *, max_users: int, seed: int, with_cold: bool = False) -> Exam:
+    """Set the exam: held-out users with something new to them; the cold ones (no history) only where asked for.
+
+    Above `max_users` a seeded sample of them sits it.
+    """
+    history, relevant = train.matrix(binary=True), valid.matrix(binary=True)
+    relevant = relevant - relevant.multiply(history)
+    relevant.eliminate_zeros()
+    sits = np.diff(relevant.indptr) > 0
+    if not with_cold:
+        sits &= np.diff(history.indptr) > 0
+    users = np.flatnonzero(sits)
+    if len(users) > max_users:
+        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+    return Exam(users, history[users].tocsr(), relevant[users].tocsr())
+
+
+def ndcg(model: TrainedModel, exam: Exam, k: int = 10) -> npt.NDArray[np.float64]:
+    """float64 (m,): each user's NDCG@k: binary gain, log2 discount, ideal of min(k, relevant), seen items left out.
+
+    (Järvelin & Kekäläinen 2002.) Ties go to the lower row, as in serving. A user the model knows nothing of, and a
+    place without a scored item, count 0.
+    """
+    n_items = exam.history.shape[1]
+    k = min(k, n_items)
+    gains = np.zeros(len(exam), np.float64)
+    discount = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], np.cumsum(discount)])
+    step = max(1, _BLOCK_CELLS // max(n_items, 1))
+    prepared = _prepared(model, n_items)
+    for start in range(0, len(exam), step):
+        part = slice(start, min(start + step, len(exam)))
+        scores = _scores(model, prepared, exam, part)
+        history = exam.history[part].tocoo()
+        scores[history.row, history.col] = -np.inf
+        best, best_scores = top_k(scores, k)
+        relevant = exam.relevant[part]
+        hit = np.asarray(relevant.toarray())[np.arange(len(best))[:, None], best] > 0
+        hit &= np.isfinite(best_scores)
+        n_relevant = np.minimum(np.diff(relevant.indptr), k)
+        gains[part] = (hit * discount).sum(axis=1) / ideal[n_relevant]
+    return gains
+
+
+def top_k(scores: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """int64 (m, k), float32 (m, k): columns of the largest scores of each row, best first."""
+    candidates = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    values = np.take_along_axis(scores, candidates, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _prepared(model: TrainedModel, n_items: int) -> Any:
+    arrays = model.arrays
+    if model.kind == "item_item" and "dense" not in arrays:
+        return sp.csr_matrix((arrays["weights"], arrays["indices"], arrays["indptr"]), shape=(n_items, n_items))
+    if model.kind == "lists":
+        n_users = len(arrays["indptr"]) - 1
+        return sp.csr_matrix((arrays["scores"], arrays["items"], arrays["indptr"]), shape=(n_users, n_items))
+    return None
+
+
+def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.NDArray[np.float32]:
+    """float32 (users of the part, n_items); -inf where the model says nothing."""
+    arrays, users, n_items = model.arrays, exam.user_rows[part], exam.history.shape[1]
+    scores = np.full((len(users), n_items), -np.inf, np.float32)
+    if model.kind == "factors":
+        place = np.searchsorted(arrays["user_rows"], users)
+        place[place == len(arrays["user_rows"])] = 0
+        known = np.flatnonzero(arrays["user_rows"][place] == users)
+        scores[np.ix_(known, arrays["item_rows"])] = arrays["user_vectors"][place[known]] @ arrays["item_vectors"].T
+    elif model.kind == "item_item":
+        history = exam.history[part]
+        if "dense" in arrays:
+            scores = history.toarray() @ arrays["dense"]
+        else:
+            scores = (history @ prepared).toarray()
+        scores[scores == 0] = -np.inf
+    elif model.kind == "popular":
+        # Ranks, not scores: a segment's list goes on with everybody's.
+        everybody = arrays["items"][: arrays["indptr"][1]]
+        scores[:, everybody] = -np.arange(len(everybody), dtype=np.float32)
+        for segment in np.unique(arrays["user_segment"][users]).tolist():
+            if segment:
+                own = arrays["items"][arrays["indptr"][segment] : arrays["indptr"][segment + 1]]
+                rows = np.flatnonzero(arrays["user_segment"][users] == segment)
+                scores[np.ix_(rows, own)] = np.arange(len(own), 0, -1, dtype=np.float32)
+    else:
+        listed = prepared[users].tocoo()
+        scores[listed.row, listed.col] = listed.data
+    return scores

@@ -1,0 +1,127 @@
+"""Popularity: counts of events, in a window, decayed, and by segment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.data.dataset import Dataset
+from models.event_weights import MS_PER_DAY, ages
+from models.popularity.segments import segments_of
+from models.trained import TrainedModel
+from service.errors import InputError
+
+Measure = Literal["count", "weight", "mean"]
+
+SEGMENT_LIST = 1_000
+"""Items listed for one segment; the fallback goes on with everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is counted and for whom. `days` is read by timestamped data only."""
+
+    days: int | None = None
+    """Count events of the last so many days (K3's rule, see `in_window`); None: all."""
+    half_life: float | None = None
+    """An event counts half for every so much of its age (`models.event_weights.ages`)."""
+    measure: Measure = "count"
+    """count: events. weight: their summed weight. mean: mean weight, held towards the data's by `smoothing` events."""
+    segments: tuple[str, ...] = ()
+    """Columns of the users' table that make a segment, such as age and sex."""
+    segment_days: int | None = None
+    """The window of the segments' own counts; None: the same as everybody's."""
+    smoothing: float = 100.0
+    """A segment's shares of items are held towards everybody's by so many events."""
+
+
+def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
+    """Rank items by what was read. Kind `popular`.
+
+    Segment 0 is everybody and lists every item of the catalogue: by windowed score, then by events of all time,
+    then by row, so the order is total. Another segment's score is an empirical-Bayes estimate of its shares,
+    (events of the item there + smoothing * everybody's share) / (events there + smoothing): a small segment reads
+    like everybody, and what it lacks is filled from everybody's list. It lists SEGMENT_LIST items. Nothing is drawn at
+    random, so `seed` changes nothing. Raises InputError where a setting is out of range or a column is missing.
+    """
+    del seed, progress
+    _check(config)
+    everybody = np.ones(len(dataset), bool)
+    window = in_window(dataset, config.days)
+    mean_weight = float(dataset.weights.mean(dtype=np.float64)) if len(dataset) else 0.0
+    base = _score(dataset, config, everybody & window, np.full(dataset.n_items, mean_weight))
+    all_time = np.bincount(dataset.item_rows, minlength=dataset.n_items)
+    order = _ranked(base, all_time)
+    lists, scores = [order], [base[order]]
+
+    user_segment, names = segments_of(dataset, config.segments)
+    segment_window = window if config.segment_days is None else in_window(dataset, config.segment_days)
+    event_segment = user_segment[dataset.user_rows]
+    share = base / max(base.sum(), 1e-12)
+    for number in range(1, len(names)):
+        own = _score(dataset, config, (event_segment == number) & segment_window, base)
+        if config.measure == "mean":
+            estimate = own
+        else:
+            estimate = (own + config.smoothing * share) / max(own.sum() + config.smoothing, 1e-12)
+        ranked = _ranked(estimate, base)[:SEGMENT_LIST]
+        lists.append(ranked)
+        scores.append(estimate[ranked])
+    return TrainedModel(
+        kind="popular",
+        arrays={
+            "indptr": np.cumsum([0, *(len(rows) for rows in lists)], dtype=np.int64),
+            "items": np.concatenate(lists).astype(np.int32),
+            "scores": np.concatenate(scores).astype(np.float32),
+            "user_segment": user_segment,
+        },
+        parameters={"segments": names},
+        training={"algorithm": "popularity", **asdict(config), "segments": list(config.segments)},
+    )
+
+
+def in_window(dataset: Dataset, days: int | None) -> npt.NDArray[np.bool_]:
+    """bool (n,): events after midnight (UTC) of the last event's day less `days` days: date > max.normalize() - days.
+
+    With dates alone `days` counts the last day itself. Everything, where `days` is None or times aren't timestamps.
+    """
+    if days is None or dataset.times is None or dataset.time_kind != "timestamp" or not len(dataset):
+        return np.ones(len(dataset), bool)
+    midnight = int(dataset.times.max()) // MS_PER_DAY * MS_PER_DAY
+    recent: npt.NDArray[np.bool_] = dataset.times > midnight - days * MS_PER_DAY
+    return recent
+
+
+def _check(config: Config) -> None:
+    for name, value in (("days", config.days), ("half_life", config.half_life), ("segment_days", config.segment_days)):
+        if value is not None and not value > 0:
+            raise InputError(f"popularity: {name} must be above 0, got {value}")
+    if not config.smoothing >= 0:
+        raise InputError(f"popularity: smoothing must not be below 0, got {config.smoothing}")
+
+
+def _score(
+    dataset: Dataset, config: Config, counted: npt.NDArray[np.bool_], prior: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """float64 (n_items,). `prior` is what a mean is held towards, an item each; counts don't read it."""
+    rows = dataset.item_rows[counted]
+    decay: npt.NDArray[np.float64] = np.ones(len(rows), np.float64)
+    if config.half_life is not None:
+        decay = np.exp2(-ages(dataset)[counted] / config.half_life)
+    events = np.bincount(rows, weights=decay, minlength=dataset.n_items)
+    if config.measure == "count":
+        return events
+    weights = dataset.weights[counted].astype(np.float64)
+    summed = np.bincount(rows, weights=decay * weights, minlength=dataset.n_items)
+    if config.measure == "weight":
+        return summed
+    held: npt.NDArray[np.float64] = (summed + config.smoothing * prior) / np.maximum(events + config.smoothing, 1e-12)
+    return held
+
+
+def _ranked(score: npt.NDArray[np.float64], tie: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Rows by score, then `tie`, then row. Ranked as stored, in float32, so what is stored is never out of order."""
+    return np.lexsort((np.arange(len(score)), -tie, -score.astype(np.float32)))

@@ -1,0 +1,35 @@
+"""Progress of long steps, for people, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, track
+
+T = TypeVar("T")
+
+CONSOLE = Console(stderr=True)
+"""Where tables and bars go; standard output is for results."""
+
+
+def ticking(steps: Iterable[T], label: str, shown: bool) -> Iterator[T]:
+    """Walk over steps with a bar; without one where it is not wanted or nobody is looking at a terminal."""
+    if not shown or not CONSOLE.is_terminal:
+        yield from steps
+        return
+    total = len(steps) if isinstance(steps, Sized) else None
+    yield from track(steps, label, total=total, console=CONSOLE, transient=True)
+
+
+@contextmanager
+def advancing(label: str, total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Give a function that moves a bar on by one step, for loops that someone else runs."""
+    if not shown or not CONSOLE.is_terminal:
+        yield lambda: None
+        return
+    with Progress(console=CONSOLE, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)
