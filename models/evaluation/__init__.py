@@ -1,0 +1,1 @@
+"""Measures a bundle through the serving line, and what else its lists are like."""
