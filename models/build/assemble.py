@@ -1,0 +1,147 @@
+"""A dataset and its trained models become one bundle on disk. The only place offline that knows the bundle's roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from models.build.index import IndexChoice, make_searchable
+from models.data.dataset import Dataset
+from models.trained import TrainedModel
+from service.bundle.text import pack_text
+from service.bundle.writer import BundleWriter
+
+MAX_ATTRIBUTE_VALUES = 10_000
+"""A column with more distinct values names items, it does not group them."""
+_TITLES = ("title", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The written bundle, and the median microseconds of a query by model and retriever (not part of the bundle)."""
+
+    path: Path
+    microseconds: Mapping[str, Mapping[str, float]]
+
+
+def assemble(
+    root: Path,
+    dataset: Dataset,
+    models: Mapping[str, TrainedModel],
+    *,
+    default_model: str,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    seed: int = 0,
+    index: IndexChoice = "auto",
+) -> Assembled:
+    """Write a bundle below `root` (not yet published). `models` must hold `popular`, of kind popular.
+
+    Raises ValueError for arrays that break their contract.
+    """
+    microseconds = {}
+    with BundleWriter(root) as writer:
+        catalogue = _write_catalogue(writer, dataset)
+        entries, golden = {}, {}
+        for name, trained in models.items():
+            entry: dict[str, Any] = {
+                "kind": trained.kind,
+                "space": trained.space,
+                "parameters": dict(trained.parameters),
+                "training": dict(trained.training),
+                "metrics": dict((metrics or {}).get(name, {})),
+            }
+            arrays = trained.arrays
+            if trained.kind == "factors":
+                searchable = make_searchable(trained, seed=seed, choice=index)
+                arrays, golden[name] = searchable.arrays, searchable.golden
+                microseconds[name] = searchable.microseconds
+                entry["dim"] = int(arrays["item_vectors"].shape[1])
+                entry["retrieval"] = searchable.retrieval.model_dump()
+            entry["files"] = {role: writer.add_array(f"{name}/{role}", array) for role, array in arrays.items()}
+            if trained.kind == "factors" and searchable.index is not None:
+                entry["files"]["index"] = writer.add_index(f"{name}/index", searchable.index.save_index)
+            entries[name] = entry
+        path = writer.finish(
+            {
+                "data": {
+                    "name": dataset.name,
+                    "fingerprint": dataset.fingerprint,
+                    "n_interactions": len(dataset),
+                    "n_users": dataset.n_users,
+                    "n_items": dataset.n_items,
+                    "last_time": int(dataset.times.max()) if dataset.times is not None and len(dataset) else None,
+                    "dropped": dict(dataset.dropped),
+                },
+                "user_id_kind": dataset.user_ids.kind,
+                "item_id_kind": dataset.item_ids.kind,
+                "default_model": default_model,
+                "models": entries,
+                "catalogue": catalogue,
+                "golden": writer.add_json("golden", golden),
+            }
+        )
+    return Assembled(path, microseconds)
+
+
+def _write_catalogue(writer: BundleWriter, dataset: Dataset) -> dict[str, str]:
+    files = {}
+    for role, ids in (("user_ids", dataset.user_ids), ("item_ids", dataset.item_ids)):
+        for part, array in ids.arrays().items():
+            files[f"{role}_{part}"] = writer.add_array(f"catalogue/{role}_{part}", array)
+    indptr, items = history(dataset)
+    files["history_indptr"] = writer.add_array("catalogue/history_indptr", indptr)
+    files["history_items"] = writer.add_array("catalogue/history_items", items)
+    if dataset.items is None:
+        return files
+    title = next((column for column in _TITLES if column in dataset.items.columns), None)
+    if title is not None:
+        blob, offsets = pack_text(str(value or "") for value in dataset.items[title].to_list())
+        files["titles_blob"] = writer.add_array("catalogue/titles_blob", blob)
+        files["titles_offsets"] = writer.add_array("catalogue/titles_offsets", offsets)
+    vocabularies: dict[str, list[str]] = {}
+    for column in sorted(dataset.items.columns):  # the order in which JSON keeps the vocabularies
+        coded = None if column == title else _coded(dataset.items[column])
+        if coded is None:
+            continue
+        number = len(vocabularies)
+        vocabularies[column], attribute_indptr, codes = coded
+        files[f"attribute_{number}_indptr"] = writer.add_array(f"catalogue/attribute_{number}_indptr", attribute_indptr)
+        files[f"attribute_{number}_codes"] = writer.add_array(f"catalogue/attribute_{number}_codes", codes)
+    if vocabularies:
+        files["attributes"] = writer.add_json("catalogue/attributes", vocabularies)
+    return files
+
+
+def history(dataset: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """CSR of each user's unique items, oldest first by their latest event: int64 (n_users + 1,), int32 (nnz,)."""
+    ordered = dataset.in_time_order()
+    keys = ordered.user_rows.astype(np.int64) * dataset.n_items + ordered.item_rows
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    latest = np.sort(len(keys) - 1 - from_end)
+    counts = np.bincount(ordered.user_rows[latest], minlength=dataset.n_users)
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), ordered.item_rows[latest]
+
+
+def _coded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int32]] | None:
+    """Values, int64 (n + 1,) offsets and int32 codes of a categorical column; None for one that is not."""
+    if column.dtype == pl.List(pl.String):
+        lists = column
+    elif column.dtype in (pl.String, pl.Categorical, pl.Boolean) or column.dtype.is_integer():
+        lists = column.cast(pl.String).map_elements(lambda value: [value], return_dtype=pl.List(pl.String))
+    else:
+        return None
+    flat = lists.explode().drop_nulls()
+    values = flat.unique().sort()
+    if not 0 < len(values) <= MAX_ATTRIBUTE_VALUES:
+        return None
+    code_of = {value: code for code, value in enumerate(values.to_list())}
+    rows = [sorted({code_of[value] for value in entry or [] if value is not None}) for entry in lists.to_list()]
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=indptr[1:])
+    return values.to_list(), indptr, np.array([code for row in rows for code in row], np.int32)
