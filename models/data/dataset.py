@@ -25,7 +25,9 @@ class Dataset:
     data has none. times: int64 (n,) in the unit that `time_kind` says, or None where the data has no order.
     `users` and `items`: feature tables with one row an id, in the order of the ids, nulls where unknown, without
     the id column; None where the data has none. A column is Utf8 (one category), List(Utf8) (several) or numeric.
-    `dropped` counts the rows that reading left out, by reason.
+    `dropped` counts the rows that reading left out, by reason. `ratings`: float32 (n,), what users said of items,
+    None where the data has no ratings; a rating is never a weight by itself. `signals`: other measures of an event
+    by name, each float32 (n,), NaN where unknown (KION: `total_dur` in seconds, `watched_pct` in 0..100).
     """
 
     name: str
@@ -41,6 +43,8 @@ class Dataset:
     dropped: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
     """sha256 of the input files' bytes, in name order; of the recipe where the data was generated."""
+    ratings: npt.NDArray[np.float32] | None = None
+    signals: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_rows)
@@ -63,6 +67,8 @@ class Dataset:
             item_rows=self.item_rows[keep],
             weights=self.weights[keep],
             times=None if self.times is None else self.times[keep],
+            ratings=None if self.ratings is None else self.ratings[keep],
+            signals={name: values[keep] for name, values in self.signals.items()},
         )
 
     def in_time_order(self) -> Dataset:
