@@ -104,7 +104,9 @@ class Deadline:
 
     __slots__ = ("_clock", "expires_at", "reserve", "started_at")
 
-    def __init__(self, budget: float, *, reserve_share: float = 0.2, clock: Clock = time.perf_counter) -> None:
+    def __init__(
+        self, budget: float, *, reserve_share: float = 0.2, clock: Clock = time.perf_counter
+    ) -> None:
         self._clock = clock
         self.started_at = clock()
         self.expires_at = self.started_at + budget
@@ -114,6 +116,13 @@ class Deadline:
     def none(cls) -> Deadline:
         """A deadline that never comes: offline replay."""
         return cls(math.inf)
+
+    def lower(self, budget: float, *, reserve_share: float = 0.2) -> None:
+        """Shorten the budget, still counted from the arrival; a longer one changes nothing."""
+        expires_at = self.started_at + budget
+        if expires_at < self.expires_at:
+            self.expires_at = expires_at
+            self.reserve = budget * reserve_share
 
     def now(self) -> float:
         """The clock's reading, seconds."""

@@ -32,7 +32,9 @@ def tiny_dataset(
     for user in range(n_users - 5):
         own = np.arange(user % 2, n_items, 2)
         taste = 1.0 / (1 + np.arange(len(own)))
-        chosen = generator.choice(own, min(events_per_user, len(own) - 2), replace=False, p=taste / taste.sum())
+        chosen = generator.choice(
+            own, min(events_per_user, len(own) - 2), replace=False, p=taste / taste.sum()
+        )
         user_rows += [user] * len(chosen)
         item_rows += chosen.tolist()
     users: Ids
@@ -79,7 +81,10 @@ def trained_models(dataset: Dataset, *, seed: int = 7, space: Any = "ip") -> dic
     likeness = (matrix.T @ matrix).astype(np.float32)
     np.fill_diagonal(likeness, 0)
     rows, columns = np.nonzero(likeness)
-    lists = [order[np.isin(order, np.flatnonzero(row), invert=True)][:7] if row.any() else order[:0] for row in matrix]
+    lists = [
+        order[np.isin(order, np.flatnonzero(row), invert=True)][:7] if row.any() else order[:0]
+        for row in matrix
+    ]
     return {
         "popular": TrainedModel(
             "popular",
@@ -100,7 +105,9 @@ def trained_models(dataset: Dataset, *, seed: int = 7, space: Any = "ip") -> dic
         "knn": TrainedModel(
             "item_item",
             {
-                "indptr": np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=dataset.n_items)))).astype(np.int64),
+                "indptr": np.concatenate(
+                    ([0], np.cumsum(np.bincount(rows, minlength=dataset.n_items)))
+                ).astype(np.int64),
                 "indices": columns.astype(np.int32),
                 "weights": likeness[rows, columns],
             },
@@ -121,7 +128,9 @@ def write_tiny_bundle(
 ) -> Path:
     """Write (and publish) a bundle of the tiny data; returns its folder."""
     dataset = dataset or tiny_dataset()
-    path = assemble(root, dataset, models or trained_models(dataset), default_model=default_model, index=index).path
+    path = assemble(
+        root, dataset, models or trained_models(dataset), default_model=default_model, index=index
+    ).path
     if publish:
         ArtifactStore(root).publish(path.name)
     return path

@@ -63,7 +63,9 @@ def assemble(
                 microseconds[name] = searchable.microseconds
                 entry["dim"] = int(arrays["item_vectors"].shape[1])
                 entry["retrieval"] = searchable.retrieval.model_dump()
-            entry["files"] = {role: writer.add_array(f"{name}/{role}", array) for role, array in arrays.items()}
+            entry["files"] = {
+                role: writer.add_array(f"{name}/{role}", array) for role, array in arrays.items()
+            }
             if trained.kind == "factors" and searchable.index is not None:
                 entry["files"]["index"] = writer.add_index(f"{name}/index", searchable.index.save_index)
             entries[name] = entry
@@ -75,7 +77,9 @@ def assemble(
                     "n_interactions": len(dataset),
                     "n_users": dataset.n_users,
                     "n_items": dataset.n_items,
-                    "last_time": int(dataset.times.max()) if dataset.times is not None and len(dataset) else None,
+                    "last_time": int(dataset.times.max())
+                    if dataset.times is not None and len(dataset)
+                    else None,
                     "dropped": dict(dataset.dropped),
                 },
                 "user_id_kind": dataset.user_ids.kind,
@@ -111,7 +115,9 @@ def _write_catalogue(writer: BundleWriter, dataset: Dataset) -> dict[str, str]:
             continue
         number = len(vocabularies)
         vocabularies[column], attribute_indptr, codes = coded
-        files[f"attribute_{number}_indptr"] = writer.add_array(f"catalogue/attribute_{number}_indptr", attribute_indptr)
+        files[f"attribute_{number}_indptr"] = writer.add_array(
+            f"catalogue/attribute_{number}_indptr", attribute_indptr
+        )
         files[f"attribute_{number}_codes"] = writer.add_array(f"catalogue/attribute_{number}_codes", codes)
     if vocabularies:
         files["attributes"] = writer.add_json("catalogue/attributes", vocabularies)
@@ -141,7 +147,9 @@ def _coded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64], npt.NDA
     if not 0 < len(values) <= MAX_ATTRIBUTE_VALUES:
         return None
     code_of = {value: code for code, value in enumerate(values.to_list())}
-    rows = [sorted({code_of[value] for value in entry or [] if value is not None}) for entry in lists.to_list()]
+    rows = [
+        sorted({code_of[value] for value in entry or [] if value is not None}) for entry in lists.to_list()
+    ]
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=indptr[1:])
     return values.to_list(), indptr, np.array([code for row in rows for code in row], np.int32)

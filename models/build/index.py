@@ -77,12 +77,20 @@ def _prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
     ready = np.ascontiguousarray(vectors, np.float32)
     norms = np.sqrt(np.einsum("nd,nd->n", ready, ready))
     if not np.isfinite(norms).all() or (norms == 0).any():
-        raise ValueError(f"{role}: row {int(np.argmin(np.nan_to_num(norms)))} has a zero or non-finite vector")
+        raise ValueError(
+            f"{role}: row {int(np.argmin(np.nan_to_num(norms)))} has a zero or non-finite vector"
+        )
     return ready / norms[:, None] if space == "cosine" else ready
 
 
 def _choose(
-    items: Vectors, queries: Vectors, exact: ExactIndex, space: Space, rows_scanned: float, seed: int, choice: IndexChoice
+    items: Vectors,
+    queries: Vectors,
+    exact: ExactIndex,
+    space: Space,
+    rows_scanned: float,
+    seed: int,
+    choice: IndexChoice,
 ) -> tuple[hnswlib.Index | None, Retrieval, dict[str, float]]:
     whole = Recall(at_10=1.0, at_100=1.0, queries=len(queries))
     if choice == "none" or len(items) < 2 or len(queries) == 0:
@@ -127,12 +135,16 @@ def _choose(
 def _build(items: Vectors, space: Space, m: int, seed: int) -> hnswlib.Index:
     index = hnswlib.Index(space="l2" if space == "l2" else "ip", dim=items.shape[1])
     index.init_index(max_elements=len(items), M=m, ef_construction=_EF_CONSTRUCTION, random_seed=seed + 1)
-    index.add_items(items, np.arange(len(items)), num_threads=1)  # one thread: equal inputs give an equal graph
+    index.add_items(
+        items, np.arange(len(items)), num_threads=1
+    )  # one thread: equal inputs give an equal graph
     return index
 
 
-def measure_recall(index: hnswlib.Index, ef: int, queries: Vectors, truth: Sequence[npt.NDArray[np.integer]]) -> Recall:
-    """Share of the exact top 10 and top 100 found, averaged over queries. truth: positions, best first, a query each."""
+def measure_recall(
+    index: hnswlib.Index, ef: int, queries: Vectors, truth: Sequence[npt.NDArray[np.integer]]
+) -> Recall:
+    """Share of the exact top 10 and top 100 found, averaged over queries. truth: best positions first, a query each."""
     at = {}
     for k in (10, 100):
         wanted = min(k, len(truth[0]))

@@ -33,7 +33,9 @@ def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
     Raises BundleRefused.
     """
     if entry.dtype not in ALLOWED_DTYPES or entry.shape is None:
-        raise BundleRefused(name, f"dtype {entry.dtype!r} is not one of {sorted(ALLOWED_DTYPES)}, or no shape")
+        raise BundleRefused(
+            name, f"dtype {entry.dtype!r} is not one of {sorted(ALLOWED_DTYPES)}, or no shape"
+        )
     with path.open("rb") as file:
         try:
             version = npy_format.read_magic(file)

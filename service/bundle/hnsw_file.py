@@ -24,7 +24,7 @@ _HEADER = struct.Struct("<6QiI3QdQ")
 class _Header(NamedTuple):
     offset_level0: int
     max_elements: int
-    count: int
+    n_elements: int
     record_bytes: int
     label_offset: int
     data_offset: int
@@ -37,7 +37,9 @@ class _Header(NamedTuple):
     ef_construction: int
 
 
-def check_hnsw_file(path: Path, name: str, vectors: npt.NDArray[np.float32], m: int, ef_construction: int) -> None:
+def check_hnsw_file(
+    path: Path, name: str, vectors: npt.NDArray[np.float32], m: int, ef_construction: int
+) -> None:
     """Refuse an index file that is not a sound hnswlib graph over exactly these vectors.
 
     vectors: float32 (n, dim); the element labelled `i` must hold `vectors[i]`. Raises BundleRefused.
@@ -50,7 +52,7 @@ def check_hnsw_file(path: Path, name: str, vectors: npt.NDArray[np.float32], m: 
     header = _Header(*_HEADER.unpack(raw))
     links0_bytes = 4 * header.max_m0 + 4
     expected = {
-        "offset_level0": 0, "count": n, "m": m, "max_m": m, "max_m0": 2 * m, "ef_construction": ef_construction,
+        "offset_level0": 0, "n_elements": n, "m": m, "max_m": m, "max_m0": 2 * m, "ef_construction": ef_construction,
         "data_offset": links0_bytes, "label_offset": links0_bytes + 4 * dim, "record_bytes": links0_bytes + 4 * dim + 8,
     }  # fmt: skip
     for field, value in expected.items():
@@ -68,11 +70,11 @@ def check_hnsw_file(path: Path, name: str, vectors: npt.NDArray[np.float32], m: 
     _check_upper_levels(body, records_end, name, header)
 
 
-def _check_records(body: npt.NDArray[np.uint8], name: str, vectors: npt.NDArray[np.float32], header: _Header) -> None:
+def _check_records(
+    body: npt.NDArray[np.uint8], name: str, vectors: npt.NDArray[np.float32], header: _Header
+) -> None:
     n, dim = vectors.shape
-    record = np.dtype(
-        [("links", "<u4", (1 + header.max_m0,)), ("vector", "<u4", (dim,)), ("label", "<u8")]
-    )
+    record = np.dtype([("links", "<u4", (1 + header.max_m0,)), ("vector", "<u4", (dim,)), ("label", "<u8")])
     records = body.view(record)
     labelled = np.zeros(n, bool)
     bits = vectors.view(np.uint32)
@@ -101,12 +103,12 @@ def _check_links(links: npt.NDArray[Any], name: str, n: int, most: int) -> None:
 
 def _check_upper_levels(body: npt.NDArray[np.uint8], start: int, name: str, header: _Header) -> None:
     list_bytes = 4 * header.max_m + 4
-    view = memoryview(np.asarray(body)).toreadonly()
-    levels = np.zeros(header.count, np.int32)
+    view = np.asarray(body).data.toreadonly()
+    levels = np.zeros(header.n_elements, np.int32)
     places: list[tuple[int, int]] = []
     at, total = start, len(body)
     unpack = struct.Struct("<I").unpack_from
-    for element in range(header.count):
+    for element in range(header.n_elements):
         if at + 4 > total:
             raise BundleRefused(name, "upper link lists end early")
         (size,) = unpack(view, at)
@@ -122,8 +124,12 @@ def _check_upper_levels(body: npt.NDArray[np.uint8], start: int, name: str, head
     if levels[header.entry_point] != header.max_level:
         raise BundleRefused(name, "the entry point is not on the top level")
     for element, place in places:
-        lists = np.frombuffer(view[place : place + levels[element] * list_bytes], "<u4").reshape(-1, 1 + header.max_m)
-        _check_links(lists, name, header.count, header.max_m)
+        lists = np.frombuffer(view[place : place + levels[element] * list_bytes], "<u4").reshape(
+            -1, 1 + header.max_m
+        )
+        _check_links(lists, name, header.n_elements, header.max_m)
         for level, row in enumerate(lists, start=1):
             if (levels[row[1 : 1 + row[0]]] < level).any():
-                raise BundleRefused(name, f"element {element} links to an element that is not on level {level}")
+                raise BundleRefused(
+                    name, f"element {element} links to an element that is not on level {level}"
+                )

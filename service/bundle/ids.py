@@ -47,7 +47,7 @@ class IntIds:
             raise ValueError("ids must be unique and ascending")
         self.values = values
         # bisect over a memoryview is C all the way and makes no numpy scalars.
-        self._view = memoryview(np.ascontiguousarray(values)).toreadonly()
+        self._view = np.ascontiguousarray(values).data.toreadonly()
         self._first = int(values[0]) if len(values) else 0
         self._dense = len(values) > 0 and int(values[-1]) - self._first == len(values) - 1
         self._len = len(values)
@@ -83,7 +83,7 @@ class _Keys(Sequence[bytes]):
     """The ids' UTF-8 bytes as a sequence that bisect can walk."""
 
     def __init__(self, blob: bytes | memoryview, offsets: npt.NDArray[np.int64]) -> None:
-        self._blob, self._offsets = blob, memoryview(np.ascontiguousarray(offsets)).toreadonly()
+        self._blob, self._offsets = blob, np.ascontiguousarray(offsets).data.toreadonly()
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -103,10 +103,15 @@ class StrIds:
     def __init__(self, blob: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         if blob.ndim != 1 or blob.dtype != np.uint8 or offsets.ndim != 1 or offsets.dtype != np.int64:
             raise ValueError("string ids must be uint8 (bytes,) and int64 (n + 1,)")
-        if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(blob) or bool((np.diff(offsets) <= 0).any()):
+        if (
+            len(offsets) < 1
+            or offsets[0] != 0
+            or offsets[-1] != len(blob)
+            or bool((np.diff(offsets) <= 0).any())
+        ):
             raise ValueError("string id offsets must rise from 0 to the blob's length; no id may be empty")
         self.blob, self.offsets = blob, offsets
-        self._keys = _Keys(memoryview(np.ascontiguousarray(blob)).toreadonly(), offsets)
+        self._keys = _Keys(np.ascontiguousarray(blob).data.toreadonly(), offsets)
         previous = b""
         for row in range(len(self._keys)):
             key = self._keys[row]

@@ -18,7 +18,10 @@ MAX_MANIFEST_BYTES = 4 << 20
 ModelKind = Literal["popular", "factors", "item_item", "lists"]
 RetrieverName = Literal["exact", "hnsw"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*\.(npy|json|hnsw)$")]
+FileName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*\.(npy|json|hnsw)$"),
+]
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -126,7 +129,9 @@ def parse_manifest(raw: bytes) -> Manifest:
     except orjson.JSONDecodeError as error:
         raise BundleRefused(MANIFEST, f"not JSON: {error}") from error
     if isinstance(document, dict) and document.get("format_version") != FORMAT_VERSION:
-        raise BundleRefused(MANIFEST, f"format_version is not {FORMAT_VERSION}: {document.get('format_version')!r:.40}")
+        raise BundleRefused(
+            MANIFEST, f"format_version is not {FORMAT_VERSION}: {document.get('format_version')!r:.40}"
+        )
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:

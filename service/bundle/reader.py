@@ -56,7 +56,7 @@ class Golden:
     """What the graph index answered when it was built; empty without one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelData:
     """One model's entry and its mapped arrays by role."""
 
@@ -66,8 +66,11 @@ class ModelData:
     index: hnswlib.Index | None
     golden: Golden | None
 
+    def __repr__(self) -> str:
+        return f"<ModelData {self.name}: {self.entry.kind}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Bundle:
     """A verified bundle, mapped. history: CSR by user row of item rows, unique, oldest first."""
 
@@ -81,6 +84,9 @@ class Bundle:
     attributes: Mapping[str, Attribute]
     models: Mapping[str, ModelData]
 
+    def __repr__(self) -> str:
+        return f"<Bundle {self.bundle_id}>"
+
     @property
     def bundle_id(self) -> str:
         """Identity of the content."""
@@ -88,7 +94,9 @@ class Bundle:
 
     def history_of(self, user_row: int) -> ItemRows:
         """Item rows of a user's known events, unique, oldest first."""
-        history: ItemRows = self.history_items[self.history_indptr[user_row] : self.history_indptr[user_row + 1]]
+        history: ItemRows = self.history_items[
+            self.history_indptr[user_row] : self.history_indptr[user_row + 1]
+        ]
         return history
 
 
@@ -119,7 +127,9 @@ class _Reader:
         )
         popular = [name for name, entry in self.manifest.models.items() if entry.kind == "popular"]
         if "popular" not in popular:
-            raise BundleRefused(MANIFEST, "no model 'popular' of kind popular: there would be nothing to fall back to")
+            raise BundleRefused(
+                MANIFEST, "no model 'popular' of kind popular: there would be nothing to fall back to"
+            )
         golden = self._golden()
         return Bundle(
             path=self.path,
@@ -130,7 +140,10 @@ class _Reader:
             history_items=items,
             titles=self._titles(),
             attributes=self._attributes(),
-            models={name: self._model(name, entry, golden.get(name)) for name, entry in self.manifest.models.items()},
+            models={
+                name: self._model(name, entry, golden.get(name))
+                for name, entry in self.manifest.models.items()
+            },
         )
 
     # -- files ----------------------------------------------------------------------------------------------
@@ -148,7 +161,9 @@ class _Reader:
         array = map_array(self.path / name, name, self.manifest.files[name])
         if array.dtype.str != dtype:
             raise BundleRefused(name, f"{role} must be {dtype}, not {array.dtype.str}")
-        if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        if len(array.shape) != len(shape) or any(
+            want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
+        ):
             wanted = ["any" if size is None else size for size in shape]
             raise BundleRefused(name, f"{role} must have shape {wanted}, not {list(array.shape)}")
         return array
@@ -166,9 +181,14 @@ class _Reader:
         try:
             if kind == "int64":
                 return IntIds(self._array(files, f"{role}_values", "<i8", (None,)))
-            return StrIds(self._array(files, f"{role}_blob", "|u1", (None,)), self._array(files, f"{role}_offsets", "<i8", (None,)))
+            return StrIds(
+                self._array(files, f"{role}_blob", "|u1", (None,)),
+                self._array(files, f"{role}_offsets", "<i8", (None,)),
+            )
         except ValueError as error:
-            raise BundleRefused(self._name(files, f"{role}_values" if kind == "int64" else f"{role}_blob"), str(error)) from error
+            raise BundleRefused(
+                self._name(files, f"{role}_values" if kind == "int64" else f"{role}_blob"), str(error)
+            ) from error
 
     def _csr(
         self,
@@ -183,17 +203,26 @@ class _Reader:
         indptr = self._array(files, indptr_role, "<i8", (None if rows is None else rows + 1,))
         items = self._array(files, items_role, "<i4", (None,))
         name = self._name(files, indptr_role)
-        if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(items) or bool((np.diff(indptr) < 0).any()):
-            raise BundleRefused(name, f"must not fall, and run from 0 to the {len(items)} entries of {items_role}")
+        if (
+            len(indptr) == 0
+            or indptr[0] != 0
+            or indptr[-1] != len(items)
+            or bool((np.diff(indptr) < 0).any())
+        ):
+            raise BundleRefused(
+                name, f"must not fall, and run from 0 to the {len(items)} entries of {items_role}"
+            )
         name = self._name(files, items_role)
-        if len(items) and not (0 <= int(items.min()) and int(items.max()) < width):
+        if len(items) and not (int(items.min()) >= 0 and int(items.max()) < width):
             raise BundleRefused(name, f"an entry is outside 0..{width - 1}")
         if unique and len(items):
             owner = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
             keys = owner * width + items
             keys.sort()
             if bool((keys[1:] == keys[:-1]).any()):
-                raise BundleRefused(name, f"row {int(keys[:-1][keys[1:] == keys[:-1]][0]) // width} lists an item twice")
+                raise BundleRefused(
+                    name, f"row {int(keys[:-1][keys[1:] == keys[:-1]][0]) // width} lists an item twice"
+                )
         return indptr, items
 
     def _titles(self) -> Sequence[str] | None:
@@ -215,11 +244,17 @@ class _Reader:
         try:
             vocabularies = TypeAdapter(dict[str, list[str]]).validate_python(self._json(name), strict=True)
         except ValidationError as error:
-            raise BundleRefused(name, f"must map attribute names to lists of values: {error.errors()[0]['msg']}") from error
+            raise BundleRefused(
+                name, f"must map attribute names to lists of values: {error.errors()[0]['msg']}"
+            ) from error
         attributes = {}
         for number, (attribute, values) in enumerate(vocabularies.items()):
             indptr, codes = self._csr(
-                files, f"attribute_{number}_indptr", f"attribute_{number}_codes", rows=self.n_items, width=max(len(values), 1)
+                files,
+                f"attribute_{number}_indptr",
+                f"attribute_{number}_codes",
+                rows=self.n_items,
+                width=max(len(values), 1),
             )
             attributes[attribute] = Attribute(tuple(values), indptr, codes)
         return attributes
@@ -234,25 +269,37 @@ class _Reader:
             if model not in self.manifest.models:
                 raise BundleRefused(name, f"golden queries for {model!r}, which is not among the models")
             rows = [row for answers in (*queries.item_rows, *queries.hnsw_item_rows) for row in answers]
-            if any(not 0 <= row < self.n_users for row in queries.user_rows) or any(not 0 <= r < self.n_items for r in rows):
+            if any(not 0 <= row < self.n_users for row in queries.user_rows) or any(
+                not 0 <= r < self.n_items for r in rows
+            ):
                 raise BundleRefused(name, f"golden queries of {model!r}: a row is out of range")
             if not len(queries.user_rows) == len(queries.item_rows) == len(queries.scores):
-                raise BundleRefused(name, f"golden queries of {model!r}: as many answers as questions are needed")
+                raise BundleRefused(
+                    name, f"golden queries of {model!r}: as many answers as questions are needed"
+                )
         return golden
 
     # -- models ---------------------------------------------------------------------------------------------
 
     def _model(self, name: str, entry: ModelEntry, golden: Golden | None) -> ModelData:
-        read = {"popular": self._popular, "factors": self._factors, "item_item": self._item_item, "lists": self._lists}
+        read = {
+            "popular": self._popular,
+            "factors": self._factors,
+            "item_item": self._item_item,
+            "lists": self._lists,
+        }
         roles = set(entry.files) - {"index", "gram"}
         wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
         if roles not in wanted:
-            raise BundleRefused(MANIFEST, f"models.{name}: files {sorted(roles)}, a model of kind {entry.kind} has {sorted(wanted[0])}")
+            raise BundleRefused(
+                MANIFEST,
+                f"models.{name}: files {sorted(roles)}, a model of kind {entry.kind} has {sorted(wanted[0])}",
+            )
         arrays = read[entry.kind](entry)
         index = None
         if entry.kind == "factors":
             index = self._index(name, entry, arrays["item_vectors"])
-            if golden is None or not golden.user_rows and len(arrays["user_rows"]):
+            if golden is None or (not golden.user_rows and len(arrays["user_rows"])):
                 raise BundleRefused(self.manifest.golden, f"no golden queries for {name!r}")
         return ModelData(name, entry, arrays, index, golden)
 
@@ -262,19 +309,31 @@ class _Reader:
         segments = self._array(entry.files, "user_segment", "<i4", (self.n_users,))
         if len(indptr) < 2 or indptr[1] != self.n_items:
             raise BundleRefused(entry.files["indptr"], f"segment 0 must list all {self.n_items} items")
-        if len(segments) and not (0 <= int(segments.min()) and int(segments.max()) < len(indptr) - 1):
+        if len(segments) and not (int(segments.min()) >= 0 and int(segments.max()) < len(indptr) - 1):
             raise BundleRefused(entry.files["user_segment"], f"a segment is outside 0..{len(indptr) - 2}")
         return {"indptr": indptr, "items": items, "scores": scores, "user_segment": segments}
 
     def _lists(self, entry: ModelEntry) -> dict[str, Array]:
-        indptr, items = self._csr(entry.files, "indptr", "items", rows=self.n_users, width=self.n_items, unique=True)
-        return {"indptr": indptr, "items": items, "scores": self._array(entry.files, "scores", "<f4", (len(items),))}
+        indptr, items = self._csr(
+            entry.files, "indptr", "items", rows=self.n_users, width=self.n_items, unique=True
+        )
+        return {
+            "indptr": indptr,
+            "items": items,
+            "scores": self._array(entry.files, "scores", "<f4", (len(items),)),
+        }
 
     def _item_item(self, entry: ModelEntry) -> dict[str, Array]:
         if "dense" in entry.files:
             return {"dense": self._array(entry.files, "dense", "<f4", (self.n_items, self.n_items))}
-        indptr, indices = self._csr(entry.files, "indptr", "indices", rows=self.n_items, width=self.n_items, unique=True)
-        return {"indptr": indptr, "indices": indices, "weights": self._array(entry.files, "weights", "<f4", (len(indices),))}
+        indptr, indices = self._csr(
+            entry.files, "indptr", "indices", rows=self.n_items, width=self.n_items, unique=True
+        )
+        return {
+            "indptr": indptr,
+            "indices": indices,
+            "weights": self._array(entry.files, "weights", "<f4", (len(indices),)),
+        }
 
     def _factors(self, entry: ModelEntry) -> dict[str, Array]:
         dim = entry.dim
@@ -286,16 +345,28 @@ class _Reader:
         user_vectors = self._array(entry.files, "user_vectors", "<f4", (len(user_rows), dim))
         if len(item_rows) == 0:
             raise BundleRefused(entry.files["item_rows"], "no item has a vector")
-        for role, rows, count in (("item_rows", item_rows, self.n_items), ("user_rows", user_rows, self.n_users)):
-            if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < count):
+        for role, rows, count in (
+            ("item_rows", item_rows, self.n_items),
+            ("user_rows", user_rows, self.n_users),
+        ):
+            if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < count):
                 raise BundleRefused(entry.files[role], f"a row is outside 0..{count - 1}")
         if len(np.unique(item_rows)) != len(item_rows):
             raise BundleRefused(entry.files["item_rows"], "an item has two vectors")
         if bool((np.diff(user_rows) <= 0).any()):
             raise BundleRefused(entry.files["user_rows"], "rows must be unique and ascending")
-        self._check_norms(entry.files["item_vectors"], item_vectors, unit=entry.space == "cosine", descending=True)
-        self._check_norms(entry.files["user_vectors"], user_vectors, unit=entry.space == "cosine", descending=False)
-        arrays = {"item_rows": item_rows, "item_vectors": item_vectors, "user_rows": user_rows, "user_vectors": user_vectors}
+        self._check_norms(
+            entry.files["item_vectors"], item_vectors, unit=entry.space == "cosine", descending=True
+        )
+        self._check_norms(
+            entry.files["user_vectors"], user_vectors, unit=entry.space == "cosine", descending=False
+        )
+        arrays = {
+            "item_rows": item_rows,
+            "item_vectors": item_vectors,
+            "user_rows": user_rows,
+            "user_vectors": user_vectors,
+        }
         if "gram" in entry.files:
             arrays["gram"] = self._array(entry.files, "gram", "<f4", (dim, dim))
         return arrays
@@ -305,7 +376,11 @@ class _Reader:
         for first, rows in stream_rows(self.path / name, vectors):
             norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
             if not np.isfinite(norms).all() or (norms == 0).any():
-                raise BundleRefused(name, f"the vector of row {first + int(np.argmin(np.where(np.isfinite(norms), norms, 0)))} has no usable norm")
+                worst = int(np.argmin(np.where(np.isfinite(norms), norms, 0)))
+                raise BundleRefused(
+                    name,
+                    f"the vector of row {first + worst} has no usable norm",
+                )
             if unit and bool((np.abs(norms - 1) > 1e-3).any()):
                 raise BundleRefused(name, "space is cosine, but the vectors are not of unit norm")
             if descending and not unit:
@@ -317,7 +392,9 @@ class _Reader:
         settings = entry.retrieval.hnsw if entry.retrieval else None
         if settings is None:
             if "index" in entry.files or (entry.retrieval and entry.retrieval.retriever == "hnsw"):
-                raise BundleRefused(MANIFEST, f"models.{name}: an index file and its hnsw settings go together")
+                raise BundleRefused(
+                    MANIFEST, f"models.{name}: an index file and its hnsw settings go together"
+                )
             return None
         file = self._name(entry.files, "index")
         check_hnsw_file(self.path / file, file, vectors, settings.m, settings.ef_construction)

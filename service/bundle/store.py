@@ -38,7 +38,9 @@ class ArtifactStore:
         """Ids of the complete bundles, oldest first."""
         if not self.bundles_dir.is_dir():
             return []
-        found = [d for d in self.bundles_dir.iterdir() if not d.name.startswith(".") and (d / MANIFEST).is_file()]
+        found = [
+            d for d in self.bundles_dir.iterdir() if not d.name.startswith(".") and (d / MANIFEST).is_file()
+        ]
         return [d.name for d in sorted(found, key=lambda d: ((d / MANIFEST).stat().st_mtime_ns, d.name))]
 
     def path_of(self, bundle_id: str) -> Path:
@@ -52,11 +54,19 @@ class ArtifactStore:
         """Read the pointer. Raises InputError if nothing is published or the pointer is damaged."""
         try:
             document = orjson.loads(self.pointer.read_bytes())
-            return Published(str(document["bundle_id"]), str(document["published_at"]), tuple(map(str, document["history"])))
+            return Published(
+                str(document["bundle_id"]),
+                str(document["published_at"]),
+                tuple(map(str, document["history"])),
+            )
         except FileNotFoundError:
-            raise InputError(f"nothing is published in {self.root}: run 'reco build --data … --out {self.root}'") from None
+            raise InputError(
+                f"nothing is published in {self.root}: run 'reco build --data … --out {self.root}'"
+            ) from None
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{self.pointer} is damaged ({error}): run 'reco bundle publish' again") from error
+            raise InputError(
+                f"{self.pointer} is damaged ({error}): run 'reco bundle publish' again"
+            ) from error
 
     def current(self) -> Path:
         """Folder of the published bundle. Raises InputError if nothing is published."""
@@ -71,7 +81,9 @@ class ArtifactStore:
         path = self.path_of(bundle_id)
         manifest = verify_files(path)
         if manifest.bundle_id != bundle_id:
-            raise BundleRefused(MANIFEST, f"bundle_id is {manifest.bundle_id}, the folder is called {bundle_id}")
+            raise BundleRefused(
+                MANIFEST, f"bundle_id is {manifest.bundle_id}, the folder is called {bundle_id}"
+            )
         history: tuple[str, ...] = ()
         if self.pointer.exists():
             before = self.published()

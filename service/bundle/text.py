@@ -23,9 +23,14 @@ class TextColumn(Sequence[str]):
     def __init__(self, blob: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         if blob.dtype != np.uint8 or offsets.dtype != np.int64 or blob.ndim != 1 or offsets.ndim != 1:
             raise ValueError("text must be uint8 (bytes,) and int64 (n + 1,)")
-        if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(blob) or bool((np.diff(offsets) < 0).any()):
+        if (
+            len(offsets) < 1
+            or offsets[0] != 0
+            or offsets[-1] != len(blob)
+            or bool((np.diff(offsets) < 0).any())
+        ):
             raise ValueError("text offsets must not fall, and run from 0 to the blob's length")
-        self._blob, self._offsets = memoryview(blob), offsets
+        self._blob, self._offsets = blob.data, offsets
         try:
             bytes(self._blob).decode()
         except UnicodeDecodeError as error:

@@ -41,7 +41,9 @@ class BundleWriter:
     def __enter__(self) -> BundleWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_array(self, name: str, array: npt.NDArray[Any]) -> str:
@@ -49,7 +51,9 @@ class BundleWriter:
         array = np.ascontiguousarray(array)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name}: holds values that are not finite")
-        return self._add(f"{name}.npy", lambda path: write_array(path, array), array.dtype.str, list(array.shape))
+        return self._add(
+            f"{name}.npy", lambda path: write_array(path, array), array.dtype.str, list(array.shape)
+        )
 
     def add_json(self, name: str, document: Any) -> str:
         """Write a JSON document as `<name>.json`; returns the file's name."""
@@ -61,12 +65,21 @@ class BundleWriter:
         return self._add(f"{name}.hnsw", lambda path: save(str(path)))
 
     def _add(
-        self, file: str, write: Callable[[Path], object], dtype: str | None = None, shape: list[int] | None = None
+        self,
+        file: str,
+        write: Callable[[Path], object],
+        dtype: str | None = None,
+        shape: list[int] | None = None,
     ) -> str:
         path = self._folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
-        self._files[file] = {"bytes": path.stat().st_size, "sha256": sha256_of(path), "dtype": dtype, "shape": shape}
+        self._files[file] = {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+            "dtype": dtype,
+            "shape": shape,
+        }
         return file
 
     def finish(self, manifest: Mapping[str, Any]) -> Path:
@@ -77,13 +90,13 @@ class BundleWriter:
         document = {**manifest, "format_version": FORMAT_VERSION, "files": self._files}
         document = orjson.loads(orjson.dumps(document))  # the id is taken over what JSON keeps
         document["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        document["bundle_id"] = bundle_id_of(document)
+        bundle_id = document["bundle_id"] = bundle_id_of(document)
         raw = orjson.dumps(document, option=orjson.OPT_INDENT_2)
         parse_manifest(raw)
         (self._folder / MANIFEST).write_bytes(raw)
         for path in sorted(self._folder.rglob("*")):
             _fsync(path)
-        target = self.root / "bundles" / document["bundle_id"]
+        target = self.root / "bundles" / bundle_id
         if not target.exists():
             self._folder.rename(target)
         _fsync(target.parent)

@@ -60,7 +60,9 @@ def _mask(wanted: ItemFilter, bundle: Bundle) -> Mask | None:
         if name not in bundle.attributes:
             known = ", ".join(sorted(bundle.attributes)) or "none"
             raise InvalidRequest(
-                ("body", "filter", "attributes", name), "unknown_attribute", f"no item attribute {name!r} (known: {known})"
+                ("body", "filter", "attributes", name),
+                "unknown_attribute",
+                f"no item attribute {name!r} (known: {known})",
             )
         any_of = _items_with_any(_Named(bundle.attributes[name]), tuple(values))
         mask = any_of if mask is None else mask & any_of
@@ -85,7 +87,9 @@ class _Named:
 @lru_cache(maxsize=64)
 def _items_with_any(named: _Named, values: tuple[str, ...]) -> Mask:
     attribute = named.attribute
-    wanted = np.isin(attribute.codes, [code for code, value in enumerate(attribute.values) if value in values])
+    wanted = np.isin(
+        attribute.codes, [code for code, value in enumerate(attribute.values) if value in values]
+    )
     owner = np.repeat(np.arange(len(attribute.indptr) - 1), np.diff(attribute.indptr))
     mask = np.zeros(len(attribute.indptr) - 1, bool)
     mask[owner[wanted]] = True

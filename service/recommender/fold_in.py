@@ -16,7 +16,12 @@ class AlsFoldIn:
     """item_vectors: float32 (n, dim). gram: float32 (dim, dim), Y^T Y over all items' vectors."""
 
     def __init__(
-        self, item_vectors: npt.NDArray[np.float32], gram: npt.NDArray[np.float32], *, regularization: float, alpha: float
+        self,
+        item_vectors: npt.NDArray[np.float32],
+        gram: npt.NDArray[np.float32],
+        *,
+        regularization: float,
+        alpha: float,
     ) -> None:
         self._vectors, self._alpha = item_vectors, alpha
         self._base = gram.astype(np.float64) + regularization * np.eye(len(gram))
@@ -30,7 +35,9 @@ class AlsFoldIn:
         return solved
 
 
-def mean_vector(item_vectors: npt.NDArray[np.float32], positions: npt.NDArray[np.integer], *, unit: bool) -> Vector:
+def mean_vector(
+    item_vectors: npt.NDArray[np.float32], positions: npt.NDArray[np.integer], *, unit: bool
+) -> Vector:
     """Mean of the history's vectors (to unit norm in a cosine space): for imported item vectors without a solver."""
     vector: Vector = item_vectors[positions].mean(axis=0)
     norm = float(np.sqrt(vector @ vector))

@@ -1,10 +1,10 @@
-"""A bundle made live: retrievers built, golden queries answered rightly, costs known. One reference serves a request."""
+"""A bundle made live: retrievers built, golden queries answered, costs known. One reference serves a request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -41,13 +41,16 @@ class LiveModel:
     """Of the retriever in use against exact search; 1.0 where retrieval is exact."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LiveBundle:
     """The whole of what a request reads. `models` includes `default`."""
 
-    bundle: Bundle
-    models: Mapping[str, LiveModel]
-    popular: PopularRetriever
+    bundle: Bundle = field(repr=False)
+    models: Mapping[str, LiveModel] = field(repr=False)
+    popular: PopularRetriever = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"<LiveBundle {self.bundle_id}: {', '.join(sorted(self.models))}>"
 
     @property
     def bundle_id(self) -> str:
@@ -62,7 +65,9 @@ class LiveBundle:
         return model
 
 
-def go_live(bundle: Bundle, *, retriever: RetrieverChoice = "auto", clock: Clock = time.perf_counter) -> LiveBundle:
+def go_live(
+    bundle: Bundle, *, retriever: RetrieverChoice = "auto", clock: Clock = time.perf_counter
+) -> LiveBundle:
     """Build the retrievers and prove them on the golden queries. Raises BundleRefused when an answer is wrong.
 
     `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere.
@@ -103,17 +108,28 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
     for number, (row, expected) in enumerate(zip(golden.user_rows, golden.scores, strict=True)):
         found = retriever.users.of(UserState(row, bundle.history_of(row), live=False))
         if found is None:
-            raise BundleRefused(bundle.manifest.golden, f"golden user row {row} has no vector in {data.name!r}")
+            raise BundleRefused(
+                bundle.manifest.golden, f"golden user row {row} has no vector in {data.name!r}"
+            )
         queries.append(found[0])
         _, scores = retriever.exact.search(found[0], len(expected), None)
-        if len(scores) != len(expected) or not np.allclose(scores, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-            raise BundleRefused(bundle.manifest.golden, f"{data.name!r} answers golden query {number} with other scores")
+        if len(scores) != len(expected) or not np.allclose(
+            scores, expected, rtol=_TOLERANCE, atol=_TOLERANCE
+        ):
+            raise BundleRefused(
+                bundle.manifest.golden, f"{data.name!r} answers golden query {number} with other scores"
+            )
         if isinstance(retriever, HnswRetriever) and golden.hnsw_item_rows:
-            answered = retriever.retrieve(UserState(row, bundle.history_of(row)[:0], live=False), len(expected), EVERYTHING)
+            answered = retriever.retrieve(
+                UserState(row, bundle.history_of(row)[:0], live=False), len(expected), EVERYTHING
+            )
             rows = set() if answered is None else set(answered.item_rows.tolist())
             promised = golden.hnsw_item_rows[number]
             if len(rows & set(promised)) < 0.9 * len(promised):
-                raise BundleRefused(bundle.manifest.golden, f"the index of {data.name!r} answers golden query {number} otherwise")
+                raise BundleRefused(
+                    bundle.manifest.golden,
+                    f"the index of {data.name!r} answers golden query {number} otherwise",
+                )
     retriever.exact.tune(np.array(queries), 10)
 
 

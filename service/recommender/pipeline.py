@@ -1,4 +1,4 @@
-"""The request line: user state, retrieve, filter, complete. Served, evaluated and submitted answers all come from here."""
+"""The request line: user state, retrieve, filter, complete. Every served, evaluated or submitted slate is its work."""
 
 from __future__ import annotations
 

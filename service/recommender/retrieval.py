@@ -19,6 +19,8 @@ from service.recommender.user_state import UserState
 Vector = npt.NDArray[np.float32]
 _NARROW = 0.1
 """Below this share of eligible items a graph walk finds too few: score the eligible ones exactly."""
+_HEAD = 4096
+"""How much of a popular list is walked before the whole of it is."""
 
 
 class Retriever(Protocol):
@@ -34,7 +36,7 @@ class UserVectors:
     def __init__(self, model: ModelData, position_of: ItemRows) -> None:
         self._vectors = model.arrays["user_vectors"]
         rows = model.arrays["user_rows"]
-        self._rows = memoryview(np.ascontiguousarray(rows)).toreadonly()
+        self._rows = np.ascontiguousarray(rows).data.toreadonly()
         self._dense = len(rows) > 0 and int(rows[-1]) == len(rows) - 1
         self._count = len(rows)
         self._items, self._position_of = model.arrays["item_vectors"], position_of
@@ -172,7 +174,9 @@ class ItemItemRetriever:
         kept = int((values != -np.inf).sum())
         if kept == 0:
             return None
-        return Candidates(best[:kept].astype(np.int32), values[:kept], "fold_in" if user.live else "personal", filtered=True)
+        return Candidates(
+            best[:kept].astype(np.int32), values[:kept], "fold_in" if user.live else "personal", filtered=True
+        )
 
     def scores(self, history: ItemRows) -> Scores:
         """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item."""
@@ -194,9 +198,11 @@ class ListsRetriever:
     """Lists computed beforehand, one a user."""
 
     def __init__(self, model: ModelData) -> None:
-        self._indptr, self._items, self._scores = (model.arrays[role] for role in ("indptr", "items", "scores"))
+        self._indptr, self._items, self._scores = (
+            model.arrays[role] for role in ("indptr", "items", "scores")
+        )
 
-    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:  # noqa: ARG002 (the Protocol's)
         """The user's list as it is (the filter stage drops from it); None for a user without one."""
         if user.row < 0:
             return None
@@ -210,10 +216,12 @@ class PopularRetriever:
     """Most popular items of the user's segment, then of everybody."""
 
     def __init__(self, model: ModelData) -> None:
-        self._indptr, self._items, self._scores = (model.arrays[role] for role in ("indptr", "items", "scores"))
+        self._indptr, self._items, self._scores = (
+            model.arrays[role] for role in ("indptr", "items", "scores")
+        )
         self._segment_of = model.arrays["user_segment"]
         # The head of everybody's list as plain integers: a cold user's answer is a slice.
-        self._head = tuple(self._items[:4096].tolist())
+        self._head = tuple(self._items[: min(int(self._indptr[1]), _HEAD)].tolist())
 
     def segment_of(self, user: UserState) -> int:
         """The user's segment; 0 is everybody."""
@@ -236,7 +244,7 @@ class PopularRetriever:
                 kept = kept[np.isin(items[kept], list(taken), invert=True)]
             kept = kept[:n]
         else:
-            head = self._head if segment == 0 else self._items[begin : min(end, begin + 4096)].tolist()
+            head = self._head if segment == 0 else self._items[begin : min(end, begin + _HEAD)].tolist()
             places = self._first_free(head, n, rules, taken)
             if len(places) < n and end - begin > len(head):
                 places = self._first_free(self._items[begin:end].tolist(), n, rules, taken)
@@ -244,7 +252,9 @@ class PopularRetriever:
         return Candidates(self._items[begin + kept], self._scores[begin + kept], source, filtered=True)
 
     @staticmethod
-    def _first_free(items: tuple[int, ...] | list[int], n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> list[int]:
+    def _first_free(
+        items: tuple[int, ...] | list[int], n: int, rules: Eligible, taken: frozenset[int] | set[int]
+    ) -> list[int]:
         unwanted = taken.union(rules.excluded.tolist()) if len(rules.excluded) else taken
         if not unwanted:
             return list(range(min(n, len(items))))

@@ -40,7 +40,9 @@ def similar(item_id: ItemId, k: int, model_name: str, live: LiveBundle) -> list[
             rows, scores = rows[rows != row], scores[rows != row]
     else:
         raise InvalidRequest(
-            ("body", "model"), "no_similarity", f"model {model.name!r} of kind {model.data.entry.kind} knows no similar items"
+            ("body", "model"),
+            "no_similarity",
+            f"model {model.name!r} of kind {model.data.entry.kind} knows no similar items",
         )
     best = np.lexsort((rows, -scores))[:k]
     best = best[scores[best] > -np.inf]
