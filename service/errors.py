@@ -1,17 +1,18 @@
 """Every error the project raises on purpose. No HTTP in here: `service.api.error_handlers` maps type to status.
 
-    RecoError
-    ├── InputError            bad input or usage; the command line exits 2
-    │   └── DataError         ... in a data file: names file, row, column, value
-    ├── BundleRefused         a bundle that must not be served; the command line exits 3
-    └── RequestError          this request can't be answered as asked
-        ├── InvalidRequest    malformed id, k, filter, body (422)
-        ├── UserNotFound      the id is outside the range users can have (404)
-        ├── ModelNotFound     no such model in the live bundle (404)
-        ├── ItemNotFound      no such item in the catalogue (404)
-        ├── NotAuthenticated  no credentials (401)
-        ├── WrongToken        credentials that nobody was given (401)
-        └── NotPermitted      a live token without the scope (403)
+RecoError
+├── InputError            bad input or usage; the command line exits 2
+│   └── DataError         ... in a data file: names file, row, column, value
+├── BundleRefused         a bundle that must not be served; the command line exits 3
+└── RequestError          this request can't be answered as asked
+    ├── InvalidRequest    malformed id, k, filter, body (422)
+    ├── UserNotFound      the id is outside the range users can have (404)
+    ├── ModelNotFound     no such model in the live bundle (404)
+    ├── ItemNotFound      no such item in the catalogue (404)
+    ├── NotAuthenticated  no credentials (401)
+    ├── WrongToken        credentials that nobody was given (401)
+    ├── NotPermitted      a live token without the scope (403)
+    └── NotReady          no bundle is live yet (503)
 """
 
 from __future__ import annotations
@@ -114,3 +115,10 @@ class NotPermitted(RequestError):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This token lacks the scope {scope!r}")
+
+
+class NotReady(RequestError):
+    """No bundle is live yet."""
+
+    def __init__(self) -> None:
+        super().__init__("The service is not ready yet")

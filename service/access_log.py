@@ -1,0 +1,182 @@
+"""The log: a request leaves a tuple in a bounded queue; a thread of its own makes JSON lines of them and writes.
+
+Keys of a request's line are those of the course template (`time`, `level`, `service_name`, `logger`, `pid`, `method`,
+`requested_url`, `status_code`, `request_time` in seconds) and `request_id`, `model`, `source`, `degraded`. Header
+values are never logged, nor are values of query parameters other than those in `SHOWN_PARAMETERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+SERVICE_NAME = "reco_service"
+CAPACITY = 16_384
+_PERIOD_S = 0.05
+# One write of at most this many bytes is atomic on a pipe, so workers that share one never mix their lines.
+_PIPE_BUF = 4096
+SHOWN_PARAMETERS = frozenset({"k", "user_id", "top_k", "id"})
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+
+
+class RequestRecord(NamedTuple):
+    """One request as it was answered. `at` is Unix time in seconds; `seconds` is how long it took."""
+
+    at: float
+    method: str
+    scheme: str
+    host: bytes
+    raw_path: bytes
+    query: bytes
+    status: int
+    seconds: float
+    request_id: bytes
+    model: str | None
+    source: str | None
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """Something worth saying that is no request."""
+
+    at: float
+    level: str
+    message: str
+    fields: Mapping[str, Any]
+    error: BaseException | None
+
+
+class AccessLog:
+    """The queue and its writer. Call from the event loop; nothing here blocks or formats."""
+
+    def __init__(self, *, descriptor: int, level: str, requests: bool, show_user_ids: bool) -> None:
+        """`descriptor`: where lines go. `requests` False: only events."""
+        self._descriptor, self._least = descriptor, _LEVELS[level]
+        self.requests = requests and self._least <= _LEVELS["INFO"]
+        self._salt = None if show_user_ids else secrets.token_bytes(16)
+        self._queue: deque[RequestRecord | EventRecord] = deque()
+        self._pid = os.getpid()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def request(self, record: RequestRecord) -> None:
+        """Queue a request's line; counted as dropped when the queue is full."""
+        if len(self._queue) >= CAPACITY:
+            self.dropped += 1
+        else:
+            self._queue.append(record)
+
+    def event(
+        self, at: float, level: str, message: str, *, error: BaseException | None = None, **fields: Any
+    ) -> None:
+        """Queue anything else; an error's traceback is formatted by the writer."""
+        if _LEVELS[level] < self._least:
+            return
+        if len(self._queue) >= CAPACITY:
+            self.dropped += 1
+        else:
+            self._queue.append(EventRecord(at, level, message, fields, error))
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._pid = os.getpid()
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued and end the writer; gives up after two seconds on a reader that doesn't read."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+            self._thread = None
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PERIOD_S):
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        chunk = b""
+        while self._queue:
+            record = self._queue.popleft()
+            try:
+                line = self._line(record)
+            except Exception as error:
+                line = orjson.dumps(
+                    {"level": "ERROR", "logger": "log", "message": f"unprintable record: {error!r}"}
+                )
+            if chunk and len(chunk) + len(line) + 1 > _PIPE_BUF:
+                self._write(chunk)
+                chunk = b""
+            chunk += line + b"\n"
+        if chunk:
+            self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:  # the reader is gone; serving goes on
+            self.dropped += chunk.count(b"\n")
+
+    def _line(self, record: RequestRecord | EventRecord) -> bytes:
+        document: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds"),
+            "level": "INFO",
+            "service_name": SERVICE_NAME,
+            "logger": "access",
+            "pid": self._pid,
+        }
+        if isinstance(record, EventRecord):
+            document |= {
+                "level": record.level,
+                "logger": "service",
+                "message": record.message,
+                **record.fields,
+            }
+            if record.error is not None:
+                document["traceback"] = "".join(traceback.format_exception(record.error))
+            return orjson.dumps(document, default=str)
+        document |= {
+            "method": record.method,
+            "requested_url": self._url(record),
+            "status_code": record.status,
+            "request_time": round(record.seconds, 6),
+            "request_id": record.request_id.decode("latin-1"),
+        }
+        if record.model is not None:
+            document["model"] = record.model
+        if record.source is not None:
+            document["source"] = record.source
+        if record.degraded:
+            document["degraded"] = record.degraded
+        return orjson.dumps(document)
+
+    def _url(self, record: RequestRecord) -> str:
+        path = record.raw_path[:2048]
+        if self._salt is not None and path.startswith(b"/reco/"):
+            head, slash, user_id = path.rpartition(b"/")
+            path = head + slash + hashlib.blake2b(user_id, key=self._salt, digest_size=8).hexdigest().encode()
+        url = f"{record.scheme}://{record.host.decode('latin-1')}{path.decode('latin-1')}"
+        if not record.query:
+            return url
+        shown = SHOWN_PARAMETERS if self._salt is None else SHOWN_PARAMETERS - {"user_id", "id"}
+        pairs = parse_qsl(record.query[:2048].decode("latin-1"), keep_blank_values=True)
+        return (
+            f"{url}?{urlencode([(name, value if name in shown else '…') for name, value in pairs], safe='…')}"
+        )

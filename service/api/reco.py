@@ -1,0 +1,275 @@
+"""GET /reco/{model}/{user_id}: the hot route, a plain ASGI endpoint that the app calls before any framework.
+
+Everything that can be is decided when a bundle goes live (`_Bound`); a request does what is left: headers, token,
+ids, the pipeline, bytes, counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from service.access_log import RequestRecord
+from service.api.cors import Cors, Headers
+from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
+from service.api.ids import parse_budget_s, parse_k, parse_user_id
+from service.api.services import Services
+from service.domain import Deadline, IdKind, Plan, Query, Slate
+from service.errors import ModelNotFound, NotReady, RequestError
+from service.policy.plan import plan_for
+from service.recommender.live import LiveBundle
+from service.recommender.pipeline import recommend
+from service.telemetry import UNKNOWN_MODEL, ModelCounts
+
+PREFIX = "/reco/"
+_METHODS = frozenset({"GET", "HEAD"})
+_NOT_FOUND = Fault(404, "http_exception", "Not Found")
+_NOT_ALLOWED = Fault(405, "http_exception", "Method Not Allowed", headers={"Allow": "GET, HEAD"})
+_SHOWN_NAME = 64
+
+_READ = frozenset(
+    {
+        b"authorization",
+        b"x-request-id",
+        b"x-reco-budget-ms",
+        b"origin",
+        b"host",
+        b"access-control-request-method",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    plan: Plan
+    counts: ModelCounts
+    headers: Headers
+
+
+class _Bound:
+    """One live bundle's models with all that their requests need, by their segment of the path."""
+
+    __slots__ = ("kind", "live", "models")
+
+    def __init__(self, live: LiveBundle, services: Services) -> None:
+        self.live = live
+        self.kind: IdKind = live.bundle.manifest.user_id_kind
+        bundle_id = live.bundle_id.encode()
+        self.models: dict[bytes, _Model] = {}
+        for name in live.models:
+            plan = plan_for(name, live)
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"x-reco-bundle", bundle_id),
+                (b"x-reco-model", plan.model.encode()),
+            ]
+            self.models[name.encode()] = _Model(plan, services.telemetry.model(plan.model), headers)
+
+    def find(self, segment: bytes) -> _Model:
+        """Find a model by its path segment. Raises ModelNotFound."""
+        model = self.models.get(segment)
+        if model is None:
+            name = unquote_to_bytes(segment)
+            model = self.models.get(name)
+            if model is None:
+                raise ModelNotFound(name[:_SHOWN_NAME].decode(errors="replace"))
+        return model
+
+
+class _Answer:
+    """An answer on its way out, and what is to be said of it afterwards."""
+
+    __slots__ = ("body", "counts", "headers", "slate", "status")
+
+    def __init__(
+        self, status: int, headers: Headers, body: bytes, counts: ModelCounts, slate: Slate | None
+    ) -> None:
+        self.status, self.headers, self.body, self.counts, self.slate = status, headers, body, counts, slate
+
+
+class _Asked:
+    """What is read of a request."""
+
+    __slots__ = (
+        "authorization", "budget", "host", "method", "origin", "preflight", "query_string", "raw_path", "request_id",
+        "scheme",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope) -> None:
+        self.method: str = scope["method"]
+        self.scheme: str = scope["scheme"]
+        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.query_string: bytes = scope["query_string"]
+        self.authorization: list[bytes] = []
+        self.request_id: bytes | None = None
+        self.budget: bytes | None = None
+        self.origin: bytes | None = None
+        self.host = b""
+        self.preflight = False
+        for name, value in scope["headers"]:
+            if name in _READ:
+                if name == b"authorization":
+                    self.authorization.append(value)
+                elif name == b"host":
+                    self.host = value
+                elif name == b"x-request-id":
+                    self.request_id = value
+                elif name == b"origin":
+                    self.origin = value
+                elif name == b"x-reco-budget-ms":
+                    self.budget = value
+                else:
+                    self.preflight = True
+
+
+class RecoRoute:
+    """The endpoint. Built in the lifespan; holds no request's state."""
+
+    __slots__ = ("_bound", "_cors", "_s", "_token_first", "_unknown")
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._cors = Cors(services.settings.cors_origins)
+        self._token_first = services.settings.check_order == "token,user,model"
+        self._bound: _Bound | None = None
+        self._unknown = services.telemetry.model(UNKNOWN_MODEL)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a GET has no body
+        """Answer one request."""
+        s = self._s
+        deadline = Deadline(s.settings.budget_s, clock=s.clock)
+        asked = _Asked(scope)
+        request_id = s.request_ids.of(asked.request_id)
+        answer = self._decide(asked, deadline, request_id)
+        slate = answer.slate
+        headers = [
+            *answer.headers,
+            *self._cors.headers(asked.origin),
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"x-request-id", request_id),
+        ]
+        if s.serving.draining:
+            headers.append((b"connection", b"close"))
+        if slate is not None:
+            _disclose(headers, slate, deadline)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else answer.body})
+        self._account(asked, answer, deadline, request_id)
+
+    def _decide(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
+        """Answer, whatever happens."""
+        s = self._s
+        try:
+            if asked.method in _METHODS:
+                return self._answer(asked, deadline)
+            return self._other_method(asked)
+        except RequestError as error:
+            return self._refuse(fault_of(error, s.settings.missing_token_status), asked)
+        except Exception as error:
+            s.log.event(
+                time.time(), "ERROR", "no answer could be made", error=error, request_id=request_id.decode()
+            )
+            return self._refuse(SERVER_ERROR, asked)
+
+    def _answer(self, asked: _Asked, deadline: Deadline) -> _Answer:
+        """Check token, user and model in the order the settings give, then k and the budget, then recommend."""
+        s = self._s
+        settings = s.settings
+        segments = asked.raw_path.split(b"/", 4)
+        if len(segments) != 4:
+            return self._refuse(_NOT_FOUND, asked)
+        s.gate.admit(asked.authorization)
+        bound = self._bind()
+        live = bound.live
+        if self._token_first:
+            user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
+            model = bound.find(segments[2])
+        else:
+            model = bound.find(segments[2])
+            user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
+        k = parse_k(asked.query_string, settings.k, settings.k_max) if asked.query_string else settings.k
+        if asked.budget is not None:
+            deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
+        query = Query(user_id, k)
+        try:
+            slate = recommend(query, model.plan, live, deadline)
+        except RequestError:
+            raise
+        except Exception as error:
+            slate = self._rescue(query, live, deadline, error)
+        if type(user_id) is int:
+            body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
+        else:
+            body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
+        return _Answer(200, model.headers, body, model.counts, slate)
+
+    def _bind(self) -> _Bound:
+        """Read the one reference to what is live. Raises NotReady."""
+        live = self._s.serving.live
+        bound = self._bound
+        if bound is None or bound.live is not live:
+            if live is None:
+                raise NotReady
+            bound = self._bound = _Bound(live, self._s)
+        return bound
+
+    def _rescue(self, query: Query, live: LiveBundle, deadline: Deadline, error: Exception) -> Slate:
+        """Answer with what is popular when the line itself broke; says so, and logs why."""
+        self._s.log.event(time.time(), "ERROR", "the line broke; answering with what is popular", error=error)
+        slate = recommend(query, Plan("popular"), live, deadline)
+        return dataclasses.replace(slate, degraded=(*slate.degraded, "error"))
+
+    def _other_method(self, asked: _Asked) -> _Answer:
+        if asked.method == "OPTIONS" and asked.origin is not None and asked.preflight:
+            return _Answer(200, self._cors.preflight_only(), b"", self._unknown, None)
+        return self._refuse(_NOT_ALLOWED, asked)
+
+    def _refuse(self, fault: Fault, asked: _Asked) -> _Answer:
+        """Answer a fault, counted for the model in the path if the bundle holds it."""
+        content_type, body = envelope([fault])
+        headers: Headers = [(b"content-type", content_type.encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
+        segments = asked.raw_path.split(b"/", 4)
+        counts = self._unknown
+        if self._bound is not None and len(segments) == 4:
+            model = self._bound.models.get(segments[2])
+            counts = model.counts if model is not None else counts
+        return _Answer(fault.status, headers, body, counts, None)
+
+    def _account(self, asked: _Asked, answer: _Answer, deadline: Deadline, request_id: bytes) -> None:
+        """Count the answer and leave its line to the log."""
+        slate, counts = answer.slate, answer.counts
+        ended = deadline.now()
+        seconds = ended - deadline.started_at
+        counts.answered(answer.status, seconds)
+        if slate is not None:
+            counts.slate(slate)
+            if ended > deadline.expires_at:
+                counts.overruns += 1
+        log = self._s.log
+        if log.requests:
+            source, degraded = (None, ()) if slate is None else (slate.source, slate.degraded)
+            log.request(
+                RequestRecord(
+                    time.time(), asked.method, asked.scheme, asked.host[:256], asked.raw_path[:2048],
+                    asked.query_string[:2048], answer.status, seconds, request_id, counts.model, source, degraded,
+                )
+            )  # fmt: skip
+
+
+def _disclose(headers: list[tuple[bytes, bytes]], slate: Slate, deadline: Deadline) -> None:
+    """Say where the items came from, what was left out, and where the time went (milliseconds)."""
+    headers.append((b"x-reco-source", slate.source.encode()))
+    if slate.degraded:
+        headers.append((b"x-reco-degraded", ",".join(slate.degraded).encode()))
+    parts: list[Any] = []
+    for stage, seconds in slate.timings:
+        parts.append(b"%b;dur=%.3f" % (stage.encode(), seconds * 1000))
+    parts.append(b"total;dur=%.3f" % ((deadline.now() - deadline.started_at) * 1000))
+    headers.append((b"server-timing", b", ".join(parts)))

@@ -1,0 +1,144 @@
+"""`create_app(settings)`: the FastAPI app with the hot route inside. Only its lifespan builds objects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.access_log import AccessLog
+from service.api.auth import Gate
+from service.api.error_handlers import ErrorFamilies, register_error_handlers
+from service.api.health import health, metrics
+from service.api.middleware import Observed
+from service.api.reco import PREFIX, RecoRoute
+from service.api.services import Services
+from service.bundle.reader import Bundle, load_bundle
+from service.bundle.store import ArtifactStore
+from service.domain import Clock
+from service.errors import InputError
+from service.recommender.live import LiveBundle, go_live
+from service.settings import Settings
+from service.telemetry import FLUSH_PERIOD_S, Telemetry
+
+_TOKENS_POLL_S = 1.0
+_STDOUT = 1
+
+
+class RecoApp(FastAPI):
+    """FastAPI with one door before it: `/reco/` goes straight to its endpoint, all else through the framework."""
+
+    hot: ASGIApp | None = None
+    observed: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Dispatch a connection."""
+        if scope["type"] == "http":
+            if self.hot is not None and scope["path"].startswith(PREFIX):
+                await self.hot(scope, receive, send)
+                return
+            if self.observed is not None:
+                await self.observed(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    load: Callable[[Path], Bundle] = load_bundle,
+    live: LiveBundle | None = None,
+    clock: Clock = time.perf_counter,
+) -> RecoApp:
+    """Make the app; nothing is read or built before its lifespan begins.
+
+    `live`: a bundle made live already (before a fork, so that workers share its memory). Without it the lifespan reads
+    the published one; a bundle that is refused, or settings without a token, end the start-up with BundleRefused or
+    InputError.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = _build(settings, clock)
+        services.serving.live = live if live is not None else _read_published(settings, load, clock)
+        services.serving.heartbeat_at = clock()
+        services.log.start()
+        assert isinstance(app, RecoApp)
+        framework = super(RecoApp, app).__call__
+        app.state.services = services
+        app.hot, app.observed = RecoRoute(services), Observed(framework, services)
+        tasks = [asyncio.create_task(_heartbeat(services)), asyncio.create_task(_watch_tokens(services))]
+        try:
+            yield
+        finally:
+            services.serving.draining = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            services.telemetry.flush()
+            app.hot = app.observed = None
+            services.log.stop()
+
+    app = RecoApp(title="Recommendations", version="1", lifespan=lifespan)
+    app.state.services = None
+    app.state.families = ErrorFamilies()
+    register_error_handlers(app, app.state.families, settings.missing_token_status)
+    app.include_router(health)
+    if settings.admin_port is None:
+        app.include_router(metrics)
+    return app
+
+
+def create_admin_app(main: RecoApp) -> FastAPI:
+    """Make the app of the admin port: health and metrics of `main`, whose lifespan must have begun."""
+    app = FastAPI(title="Administration", openapi_url=None)
+    app.state.services = main.state.services
+    app.include_router(health)
+    app.include_router(metrics)
+    return app
+
+
+def _build(settings: Settings, clock: Clock) -> Services:
+    log = AccessLog(
+        descriptor=_STDOUT,
+        level=settings.log_level,
+        requests=settings.access_log,
+        show_user_ids=settings.log_user_ids,
+    )
+    telemetry = Telemetry(budget_s=settings.budget_s, worker_slot=settings.worker_slot)
+    return Services(settings, Gate(settings), telemetry, log, clock)
+
+
+def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: Clock) -> LiveBundle:
+    return go_live(
+        load(ArtifactStore(settings.artifacts).current()), retriever=settings.retriever, clock=clock
+    )
+
+
+async def _heartbeat(services: Services) -> None:
+    """Show that the loop comes round, and hand on what was counted."""
+    serving, telemetry, clock = services.serving, services.telemetry, services.clock
+    while True:
+        serving.heartbeat_at = clock()
+        await asyncio.sleep(FLUSH_PERIOD_S)
+        telemetry.facts.loop_lag_s = max(0.0, clock() - serving.heartbeat_at - FLUSH_PERIOD_S)
+        if telemetry.multiprocess:
+            telemetry.flush()
+
+
+async def _watch_tokens(services: Services) -> None:
+    """Follow the token file, so that tokens rotate without a restart."""
+    while True:
+        await asyncio.sleep(_TOKENS_POLL_S)
+        try:
+            if services.gate.refresh():
+                services.log.event(time.time(), "INFO", "the token file was read again")
+        except InputError as error:
+            services.log.event(
+                time.time(), "ERROR", f"the token file is not fit; the old tokens stay: {error}"
+            )

@@ -1,0 +1,191 @@
+"""The service's settings: one frozen object, built where a process starts and passed in.
+
+Read from flags, then `RECO_*` variables, then a `.env` file, then the course template's names (`HOST`, `PORT`,
+`LOG_LEVEL`, `K_RECS`), then the defaults below. Units are in the names: `_ms`, `_s`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.errors import InputError
+
+PREFIX = "RECO_"
+PROFILES = ("mts", "handbook")
+_TEMPLATE_NAMES = {"host": "HOST", "port": "PORT", "log_level": "LOG_LEVEL", "k": "K_RECS"}
+
+CheckOrder = Literal["token,user,model", "token,model,user"]
+
+
+def _words(value: object) -> object:
+    """Split `a, b` into its words; what is not a string stays."""
+    return (
+        frozenset(word.strip() for word in value.split(",") if word.strip())
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _no_spaces(value: object) -> object:
+    return value.replace(" ", "") if isinstance(value, str) else value
+
+
+Words = Annotated[frozenset[str], NoDecode, BeforeValidator(_words)]
+
+
+class TemplateNames(PydanticBaseSettingsSource):
+    """Variables that services made from the course template are already run with; any RECO_ name wins over them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - pydantic's
+        """Value of one field, its key, and that it is not JSON."""
+        return os.environ.get(_TEMPLATE_NAMES.get(field_name, "")) or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All that are set."""
+        found = {field: os.environ.get(name) for field, name in _TEMPLATE_NAMES.items()}
+        return {field: value for field, value in found.items() if value}
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+    )
+
+    artifacts: Path = Field(
+        Path("artifacts"), description="folder of bundles, as 'reco build --out' wrote it"
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(0, ge=0, le=1024, description="processes; 0 is one a core")
+    worker_slot: int | None = Field(
+        None, ge=0, description="which worker this process is; set by the supervisor"
+    )
+    budget_ms: float = Field(
+        50.0, gt=0, le=60_000, description="time a request may take before the fallback answers"
+    )
+    k: int = Field(10, ge=1, description="items in an answer that names no k")
+    k_max: int = Field(200, ge=1, le=10_000, description="most items a request may ask for")
+    max_user_id: int = Field(10**9, ge=0, lt=2**63, description="largest integer user id; above it is a 404")
+    retriever: Literal["auto", "exact", "hnsw"] = Field(
+        "auto", description="overrides the retriever chosen at build time"
+    )
+    auth: bool = Field(True, description="off lets everybody in")
+    tokens: SecretStr | None = Field(
+        None, description="'name:token[:scope|scope],…'; a name may have several tokens"
+    )
+    tokens_file: Path | None = Field(
+        None, description="file of such entries, one a line; read again when it changes"
+    )
+    missing_token_status: Annotated[Literal[401, 403], BeforeValidator(_number)] = Field(
+        401, description="status for a request without a token"
+    )
+    check_order: Annotated[CheckOrder, BeforeValidator(_no_spaces)] = Field(
+        "token,user,model", description="which fault of a /reco request is named first"
+    )
+    cors_origins: Words = Field(
+        frozenset({"*"}), description="origins whose pages may read answers; * is any"
+    )
+    profiles: Words = Field(frozenset(), description=f"compatibility routes to add: {', '.join(PROFILES)}")
+    admin_port: int | None = Field(
+        None, ge=0, le=65535, description="moves /metrics and admin routes to a loopback port"
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        "INFO", description="least severe level that is logged"
+    )
+    access_log: bool = Field(True, description="one line of JSON a request")
+    log_user_ids: bool = Field(True, description="off replaces the user id in logged URLs by a keyed hash")
+    reload_poll_s: float = Field(
+        1.0, gt=0, le=3600, description="how often to look for a newly published bundle"
+    )
+    drain_s: float = Field(
+        10.0, ge=0, le=3600, description="how long open requests may take to end on shutdown"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic calls it with this one too
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; the first that knows a field wins."""
+        return init_settings, env_settings, dotenv_settings, TemplateNames(settings_cls)
+
+    @field_validator("profiles")
+    @classmethod
+    def _known_profiles(cls, value: frozenset[str]) -> frozenset[str]:
+        unknown = sorted(value.difference(PROFILES))
+        if unknown:
+            raise ValueError(f"there is no profile {unknown[0]!r}; there are: {', '.join(PROFILES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _k_within_k_max(self) -> Self:
+        if self.k > self.k_max:
+            raise ValueError(f"RECO_K={self.k} is above RECO_K_MAX={self.k_max}")
+        return self
+
+    @property
+    def budget_s(self) -> float:
+        """The budget in seconds."""
+        return self.budget_ms / 1000
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, *, env_file: Path | None = Path(".env")
+) -> Settings:
+    """Read the settings; `overrides` (from flags) win over all. Raises InputError naming the variable and its value."""
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    unknown = sorted(set(given).difference(Settings.model_fields))
+    if unknown:
+        raise InputError(f"there is no setting {unknown[0]!r}")
+    try:
+        # pydantic-settings takes the file per call by this name, which its generated signature does not show.
+        return Settings(_env_file=env_file, **given)  # type: ignore[call-arg]  # pydantic-settings takes it
+    except ValidationError as error:
+        raise InputError(_say(error)) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{env_file}: not UTF-8 at byte {error.start}") from None
+
+
+def _say(error: ValidationError) -> str:
+    parts = []
+    for fault in error.errors(include_url=False, include_context=False):
+        reason = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:
+            parts.append(reason)
+            continue
+        name = str(fault["loc"][0])
+        shown = "" if name == "tokens" else f"={fault['input']!s:.80}"
+        parts.append(f"{PREFIX}{name.upper()}{shown}: {reason}")
+    return "; ".join(parts)
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Effective settings as plain JSON values, secrets masked."""
+    shown: dict[str, Any] = settings.model_dump(mode="json")
+    return {name: sorted(value) if isinstance(value, list) else value for name, value in shown.items()}
