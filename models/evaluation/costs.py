@@ -1,0 +1,155 @@
+"""What serving costs in quality: searching approximately, dropping seen items, and falling back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.evaluation.metrics import NOWHERE, Codes, accuracy, as_ranking
+from models.evaluation.replay import Replay, replay
+from models.evaluation.run import DIGITS, Evaluation, Examiner
+from service.domain import Plan
+from service.recommender.live import LiveBundle, go_live
+from service.recommender.retrieval import HnswRetriever
+
+_FALLBACK = ("segment_popular", "popular")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCost:
+    """The graph index beside exact search, over the same users at the same k.
+
+    `overlap`: share of exact search's items that the graph's slates hold. Seconds are medians a user.
+    """
+
+    served: str
+    overlap: float
+    exact: Mapping[str, float]
+    hnsw: Mapping[str, float]
+    exact_seconds: float
+    hnsw_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackCost:
+    """What rests on the fallback.
+
+    users: share of users whom it answered whole. places: share of all places it filled; topped_up_places: of
+    those, the ones in slates that the model began. without: accuracy if its places had stayed empty.
+    """
+
+    users: float
+    places: float
+    topped_up_places: float
+    without: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """At one k. `search` is None where the model has no graph index: its search is exact.
+
+    `with_seen`: accuracy if seen items were let through. `fallback` is None where the model is popularity.
+    """
+
+    k: int
+    served: Mapping[str, float]
+    search: SearchCost | None
+    with_seen: Mapping[str, float]
+    fallback: FallbackCost | None
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON-ready object; a `delta` is served minus the alternative."""
+        name = f"NDCG@{self.k}"
+
+        def against(other: Mapping[str, float]) -> dict[str, float]:
+            return {name: round(other[name], DIGITS), "delta": round(self.served[name] - other[name], DIGITS)}
+
+        search: dict[str, Any] = {"served": "exact", f"overlap@{self.k}": 1.0}
+        if self.search is not None:
+            search = {
+                "served": self.search.served,
+                f"overlap@{self.k}": round(self.search.overlap, DIGITS),
+                "exact": {
+                    name: round(self.search.exact[name], DIGITS),
+                    "us": round(1e6 * self.search.exact_seconds, 1),
+                },
+                "hnsw": {
+                    name: round(self.search.hnsw[name], DIGITS),
+                    "us": round(1e6 * self.search.hnsw_seconds, 1),
+                },
+                "delta": round(self.search.hnsw[name] - self.search.exact[name], DIGITS),
+            }
+        return {
+            "search": search,
+            "seen_filter": {"without": against(self.with_seen)},
+            "fallback": self.fallback
+            and {
+                "users_share": round(self.fallback.users, DIGITS),
+                "places_share": round(self.fallback.places, DIGITS),
+                "topped_up_places_share": round(self.fallback.topped_up_places, DIGITS),
+                "without": against(self.fallback.without),
+            },
+        }
+
+
+def measure_costs(
+    examiner: Examiner, live: LiveBundle, evaluation: Evaluation, *, k: int, progress: bool = False
+) -> Costs:
+    """Replay the same users otherwise, and compare with the evaluation at k (one of its ks)."""
+    answers = evaluation.replay
+    users, relevant = examiner.held_out.user_ids, examiner.held_out.relevant
+
+    def ask(bundle: LiveBundle, *, exclude_seen: bool = True) -> Replay:
+        plan = Plan(evaluation.model)
+        return replay(bundle, plan, users, k=answers.k, exclude_seen=exclude_seen, progress=progress)
+
+    def rank(replayed: Replay) -> Codes:
+        return as_ranking(examiner.codes.table(replayed.item_ids, k))
+
+    def scored(ranking: Codes) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in accuracy(ranking, relevant, k).items()}
+
+    served = rank(answers)
+    search = None
+    entry = live.resolve(evaluation.model).data.entry
+    if entry.retrieval is not None and entry.retrieval.hnsw is not None:
+        serves_graph = isinstance(live.resolve(evaluation.model).retriever, HnswRetriever)
+        other = ask(go_live(live.bundle, retriever="exact" if serves_graph else "hnsw"))
+        graph, exact = (answers, other) if serves_graph else (other, answers)
+        search = SearchCost(
+            served="hnsw" if serves_graph else "exact",
+            overlap=overlap(rank(graph), rank(exact)),
+            exact=scored(rank(exact)),
+            hnsw=scored(rank(graph)),
+            exact_seconds=float(np.median(exact.seconds)),
+            hnsw_seconds=float(np.median(graph.seconds)),
+        )
+    fallback = None
+    if entry.kind != "popular":
+        whole = np.array([source in _FALLBACK for source in answers.sources])
+        places = (served != NOWHERE).sum(axis=1)
+        own = np.minimum(np.where(whole, 0, answers.n_personal), places)
+        total = max(int(places.sum()), 1)
+        fallback = FallbackCost(
+            users=float(whole.mean()),
+            places=float((places - own).sum() / total),
+            topped_up_places=float((places - own)[~whole].sum() / total),
+            without=scored(np.where(np.arange(k) < own[:, None], served, NOWHERE)),
+        )
+    return Costs(
+        k=k,
+        served=scored(served),
+        search=search,
+        with_seen=scored(rank(ask(live, exclude_seen=False))),
+        fallback=fallback,
+    )
+
+
+def overlap(found: Codes, exact: Codes) -> float:
+    """Share of the items of `exact` that the same user's row of `found` holds; 1 where `exact` is empty."""
+    wanted = exact != NOWHERE
+    present = (exact[:, :, None] == found[:, None, :]).any(axis=2) & wanted
+    return float(present.sum() / wanted.sum()) if wanted.any() else 1.0
