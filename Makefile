@@ -33,7 +33,7 @@ $(READY): $(PINS) pyproject.toml
 	done
 	if [ "$$python" = none ]; then echo 'make setup: needs Python 3.11 or newer on PATH' >&2; exit 2; fi
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
-	pip() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@"; }
+	pip() { $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check "$$@"; }
 	pip --require-hashes -r requirements/builder.txt
 	pip --require-hashes --no-build-isolation -r requirements/dev.txt
 	pip --no-deps --no-build-isolation -e .
