@@ -94,9 +94,8 @@ class Bundle:
 
     def history_of(self, user_row: int) -> ItemRows:
         """Item rows of a user's known events, unique, oldest first."""
-        history: ItemRows = self.history_items[
-            self.history_indptr[user_row] : self.history_indptr[user_row + 1]
-        ]
+        view = self.history_indptr.data  # plain integers, no numpy scalars
+        history: ItemRows = self.history_items[view[user_row] : view[user_row + 1]]
         return history
 
 

@@ -8,6 +8,8 @@ section 3). On vectors whose norms fall off, as trained ALS items' do, that stop
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from service.domain import Space
 
 Positions = npt.NDArray[np.integer]
+_FIRST_BLOCK_QUANTILE = 0.8
 _SLACK = 1.0 + 1e-5
 """float32 rounding of a dot product may exceed the bound by a few units in the last place."""
 
@@ -30,25 +33,33 @@ class ExactIndex:
         if space == "l2":
             # |q - v|^2 = |q|^2 - 2 (q.v - |v|^2 / 2): ranking by the bracket ranks by falling distance.
             self._half_squares = np.einsum("nd,nd->n", vectors, vectors) / np.float32(2)
-        self._negative_norms = -np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        # bisect reads a memoryview without making arrays; searchsorted would widen float32 to float64 each time.
+        self._falling = (-np.sqrt(np.einsum("nd,nd->n", vectors, vectors))).data
         self._bounded = space == "ip"
 
-    def tune(self, queries: npt.NDArray[np.float32], n: int) -> float:
-        """Set the first block to what the median query needs; returns mean vectors read for these queries."""
+    def tune(
+        self, queries: npt.NDArray[np.float32], n: int, excluded: Sequence[Positions | None] | None = None
+    ) -> float:
+        """Set the first block to what most queries need; returns mean vectors read for these queries.
+
+        `excluded` has one entry a query, as `search` takes it: dropping the best-scoring (seen) items lowers the
+        score to beat, so the scan reads on.
+        """
         if not self._bounded or len(queries) == 0:
             return float(self.size)
         needed = []
-        for query in queries:
-            _, scores = self.search(query, min(n, self.size), None)
-            needed.append(self._needed(float(scores[-1]), math.sqrt(float(query @ query))))
-        self.first_block = max(min(int(np.median(needed)), self.size), min(self.size, 4 * n))
+        for number, query in enumerate(queries):
+            _, scores = self.search(query, n, excluded[number] if excluded else None)
+            needed.append(self._needed(float(scores[-1]) if len(scores) >= n else 0.0, query))
+        # A second block costs its own partition and merge, as much as reading thousands of vectors: avoid most.
+        self.first_block = max(int(np.quantile(needed, _FIRST_BLOCK_QUANTILE)), min(self.size, 4 * n))
         return float(np.mean(np.maximum(needed, self.first_block)))
 
-    def _needed(self, threshold: float, query_norm: float) -> int:
+    def _needed(self, threshold: float, query: npt.NDArray[np.float32]) -> int:
         """How many leading positions may hold a score above `threshold`."""
-        if threshold <= 0.0 or query_norm == 0.0:
+        if threshold <= 0.0:
             return self.size
-        return int(self._negative_norms.searchsorted(-threshold / (query_norm * _SLACK), side="right"))
+        return bisect_right(self._falling, -threshold / (math.sqrt(query @ query) * _SLACK))
 
     def search(
         self, query: npt.NDArray[np.float32], n: int, excluded: Positions | None
@@ -61,19 +72,24 @@ class ExactIndex:
         scores = self._scores(query, 0, end)
         if excluded is not None and len(excluded):
             scores[excluded if end == size else excluded[excluded < end]] = -np.inf
-        if end < size:
-            query_norm = math.sqrt(float(query @ query))
-            while end < size:
-                threshold = float(np.partition(scores, end - n)[end - n]) if end >= n else -math.inf
-                needed = self._needed(threshold, query_norm)
-                if needed <= end:
-                    break
-                begin, end = end, min(needed, max(2 * end, 1024))
-                block = self._scores(query, begin, end)
-                if excluded is not None and len(excluded):
-                    block[excluded[(excluded >= begin) & (excluded < end)] - begin] = -np.inf
-                scores = np.concatenate((scores, block))
-        return self._top(scores, n, query)
+        else:
+            excluded = None
+        best: Positions = scores.argpartition(end - n)[end - n :] if n < end else np.arange(end)
+        values = scores[best]
+        while end < size:
+            needed = self._needed(float(values.min()) if len(values) >= n else 0.0, query)
+            if needed <= end:
+                break
+            begin, end = end, min(needed, max(2 * end, 1024))
+            block = self._scores(query, begin, end)
+            if excluded is not None:
+                block[excluded[(excluded >= begin) & (excluded < end)] - begin] = -np.inf
+            values = np.concatenate((values, block))
+            best = np.concatenate((best, np.arange(begin, end)))
+            if n < len(values):
+                kept = values.argpartition(len(values) - n)[len(values) - n :]
+                best, values = best[kept], values[kept]
+        return self._sorted(best, values, query)
 
     def search_among(
         self, query: npt.NDArray[np.float32], n: int, positions: Positions
@@ -82,7 +98,9 @@ class ExactIndex:
         scores = self.vectors[positions] @ query
         if self._half_squares is not None:
             scores -= self._half_squares[positions]
-        best, values = self._top(scores, n, query)
+        count = len(scores)
+        best: Positions = scores.argpartition(count - n)[count - n :] if n < count else np.arange(count)
+        best, values = self._sorted(best, scores[best], query)
         return positions[best], values
 
     def _scores(self, query: npt.NDArray[np.float32], begin: int, end: int) -> npt.NDArray[np.float32]:
@@ -91,12 +109,9 @@ class ExactIndex:
             scores -= self._half_squares[begin:end]
         return scores
 
-    def _top(
-        self, scores: npt.NDArray[np.float32], n: int, query: npt.NDArray[np.float32]
+    def _sorted(
+        self, best: Positions, values: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
     ) -> tuple[Positions, npt.NDArray[np.float32]]:
-        count = len(scores)
-        best = scores.argpartition(count - n)[count - n :] if n < count else np.arange(count)
-        values = scores[best]
         order = (-values).argsort(kind="stable")
         best, values = best[order], values[order]
         if len(values) and values[-1] == -np.inf:

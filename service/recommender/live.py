@@ -27,6 +27,7 @@ from service.recommender.user_state import UserState
 RetrieverChoice = Literal["auto", "exact", "hnsw"]
 _TOLERANCE = 1e-3
 _WARM_UPS = 16
+_TUNED_ON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def go_live(
         built, recall = _retriever(data, bundle, retriever)
         if isinstance(built, FactorsRetriever):
             _check_golden(data, built, bundle)
+            _tune_scan(built, data, bundle)
         models[name] = LiveModel(name, data, built, StageCost(_warm_up(built, bundle, clock)), recall)
     models["default"] = models[bundle.manifest.default_model]
     return LiveBundle(bundle, models, popular)
@@ -104,14 +106,12 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
     golden = data.golden
     if golden is None or not golden.user_rows:
         return
-    queries = []
     for number, (row, expected) in enumerate(zip(golden.user_rows, golden.scores, strict=True)):
         found = retriever.users.of(UserState(row, bundle.history_of(row), live=False))
         if found is None:
             raise BundleRefused(
                 bundle.manifest.golden, f"golden user row {row} has no vector in {data.name!r}"
             )
-        queries.append(found[0])
         _, scores = retriever.exact.search(found[0], len(expected), None)
         if len(scores) != len(expected) or not np.allclose(
             scores, expected, rtol=_TOLERANCE, atol=_TOLERANCE
@@ -130,7 +130,21 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
                     bundle.manifest.golden,
                     f"the index of {data.name!r} answers golden query {number} otherwise",
                 )
-    retriever.exact.tune(np.array(queries), 10)
+
+
+def _tune_scan(retriever: FactorsRetriever, data: ModelData, bundle: Bundle) -> None:
+    """Fit the exact scan's first block to users as they come: with their seen items dropped."""
+    rows = data.arrays["user_rows"]
+    sample = rows[np.linspace(0, len(rows) - 1, min(_TUNED_ON, len(rows))).astype(int)].tolist()
+    users = [UserState(row, bundle.history_of(row), live=False) for row in sample]
+    found = [
+        (vector[0], retriever.position_of[user.history])
+        for user in users
+        if (vector := retriever.users.of(user))
+    ]
+    if found:
+        queries, seen = zip(*found, strict=True)
+        retriever.exact.tune(np.array(queries), 10, [positions[positions >= 0] for positions in seen])
 
 
 def _warm_up(retriever: Retriever, bundle: Bundle, clock: Clock) -> float:

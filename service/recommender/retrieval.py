@@ -136,7 +136,9 @@ class HnswRetriever(FactorsRetriever):
         except RuntimeError:  # hnswlib raises when its walk ends with fewer than k (hnswlib#444, #608)
             return super().search(vector, n, excluded, rules)
         positions = labels[0].astype(np.int64)
-        keep = np.isin(positions, excluded, invert=True)
+        dropped = np.zeros(total, bool)  # one byte an item beats a search of `excluded` a candidate
+        dropped[excluded] = True
+        keep = ~dropped[positions]
         if rules.mask is not None:
             keep &= rules.mask[self.item_rows[positions]]
         positions = positions[keep][:n]
