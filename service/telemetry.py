@@ -178,7 +178,7 @@ class Telemetry:
             Path(folder).mkdir(parents=True, exist_ok=True)
             slot = os.getpid() if worker_slot is None else worker_slot
             prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
-        disable_created_metrics()  # a series more for every series, which nothing here reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every series, which nothing here reads
         self.registry = CollectorRegistry()
         self.bounds = duration_bounds(budget_s)
         self.stage_bounds = tuple(sorted({0.00001, 0.000025, 0.00005, 0.0001, *self.bounds}))
