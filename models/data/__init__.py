@@ -1,0 +1,1 @@
+"""Read interactions of any layout, make some up, split them."""

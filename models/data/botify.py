@@ -63,7 +63,7 @@ def accepts(path: Path) -> bool:
 
 
 def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:
-    """Read tracks as items and, where there is a log, listens as events (milliseconds; share heard in `time`).
+    """Read tracks as items and, where there is a log, listens as events (share heard in signal `time`).
 
     Without a log the data set has items and no events. Raises DataError.
     """
@@ -80,7 +80,7 @@ def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:
 
 
 def read_tracks(path: Path) -> FeatureTable:
-    """Read the catalogue: `track` is the item id; title, artist, genres and what else there is are features."""
+    """Read the catalogue: `track` is the item id; title, artist and what else there is are features."""
     rows: list[dict[str, Any]] = []
     for row, line in json_lines(path):
         if not isinstance(line.get("track"), int) or isinstance(line.get("track"), bool):
@@ -90,7 +90,7 @@ def read_tracks(path: Path) -> FeatureTable:
         frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
     if frame.is_empty():
         raise DataError(path, "no tracks in it")
-    return features(path, frame, "item_id")
+    return features(path, frame, "item_id", split=False)
 
 
 _LOG_SCHEMA = {"user": pl.Int64, "track": pl.Int64, "timestamp": pl.Int64, "time": pl.Float64}

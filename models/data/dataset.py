@@ -14,20 +14,21 @@ import scipy.sparse as sp
 from service.bundle.ids import Ids
 
 TimeKind = Literal["timestamp", "position"]
-"""`timestamp`: comparable over users, milliseconds since 1970 UTC. `position`: a place in the user's own order."""
+"""`timestamp`: comparable over users, ms since 1970 UTC. `position`: a place in the user's own order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Events in the order they were read. All four event arrays have one entry an event.
 
-    user_rows, item_rows: int32 (n,), rows of `user_ids` / `item_ids`. weights: float32 (n,), > 0, 1.0 where the
-    data has none. times: int64 (n,) in the unit that `time_kind` says, or None where the data has no order.
-    `users` and `items`: feature tables with one row an id, in the order of the ids, nulls where unknown, without
-    the id column; None where the data has none. A column is Utf8 (one category), List(Utf8) (several) or numeric.
-    `dropped` counts the rows that reading left out, by reason. `ratings`: float32 (n,), what users said of items,
-    None where the data has no ratings; a rating is never a weight by itself. `signals`: other measures of an event
-    by name, each float32 (n,), NaN where unknown (KION: `total_dur` in seconds, `watched_pct` in 0..100).
+    user_rows, item_rows: int32 (n,), rows of `user_ids` / `item_ids`. weights: float32 (n,), > 0, 1.0 where
+    the data has none. times: int64 (n,) in the unit that `time_kind` says, or None where the data has no
+    order. `users` and `items`: feature tables with one row an id, in the order of the ids, nulls where
+    unknown, without the id column; None where the data has none. A column is Utf8 (one category), List(Utf8)
+    (several) or numeric. `dropped` counts the rows that reading left out, by reason. `ratings`: float32 (n,),
+    what users said of items, None where the data has no ratings; a rating is never a weight by itself.
+    `signals`: other measures of an event by name, each float32 (n,), NaN where unknown (KION: `total_dur` in
+    seconds, `watched_pct` in 0..100).
     """
 
     name: str

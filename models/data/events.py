@@ -49,7 +49,7 @@ class EventTable:
 
 
 def choose_columns(table: pl.LazyFrame, file: Path, asked: Mapping[str, str]) -> dict[str, str]:
-    """Role -> column: what was asked for, else columns of the roles' own names; of several times the preferred.
+    """Choose role -> column: as asked, else columns of the roles' own names; of several times the preferred.
 
     Raises DataError where an asked-for column or an id column isn't there, listing the columns found.
     """
@@ -117,7 +117,7 @@ class _Columns:
                 self.times.add(*at(role))
 
     def time(self) -> tuple[npt.NDArray[np.int64] | None, TimeKind | None]:
-        """Times of all events and what they mean."""
+        """Give the times of all events and what they mean."""
         if "timestamp" in self.table.columns or "last_watch_dt" in self.table.columns:
             return self.times.finish(), "timestamp"
         if "pos" in self.table.columns:
@@ -135,8 +135,8 @@ def read_events(
 ) -> Dataset:
     """Read events and number their users and items together with those of the feature tables.
 
-    Left out and counted in `dropped`: `blank_row`, `zero_weight`, `duplicate_row` (equal in every column read).
-    Raises DataError naming file, row, column and value of the first fault.
+    Left out and counted in `dropped`: `blank_row`, `zero_weight`, `duplicate_row` (equal in every column
+    read). Raises DataError naming file, row, column and value of the first fault.
     """
     columns = _Columns(table)
     offset = 0
@@ -179,7 +179,7 @@ def _tidy(dataset: Dataset, columns: _Columns) -> Dataset:
 
 
 def _repeats(dataset: Dataset) -> npt.NDArray[np.bool_]:
-    """bool (n,): events equal to an earlier one in everything that was read."""
+    """Mark (bool (n,)) events equal to an earlier one in everything that was read."""
     pairs = pl.Series(dataset.user_rows).cast(pl.Int64) * max(dataset.n_items, 1) + pl.Series(
         dataset.item_rows
     )

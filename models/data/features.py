@@ -49,8 +49,11 @@ def read_features(path: Path, id_column: str) -> FeatureTable:
     return features(path, frame, id_column)
 
 
-def features(path: Path, frame: pl.DataFrame, id_column: str) -> FeatureTable:
-    """Check the ids of a table and settle the kinds of its columns."""
+def features(path: Path, frame: pl.DataFrame, id_column: str, *, split: bool = True) -> FeatureTable:
+    """Check the ids of a table and settle the kinds of its columns; `split` text that lists values.
+
+    Raises DataError on a missing or a repeated id.
+    """
     if len(frame.columns) > 1:
         frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     place = Place(path, id_column)
@@ -59,7 +62,7 @@ def features(path: Path, frame: pl.DataFrame, id_column: str) -> FeatureTable:
     ids.add(values, place)
     if (repeated := ~values.is_first_distinct()).any():
         raise place.fault(values, repeated, "the id occurs twice")
-    columns = [settle(column) for column in frame.drop(id_column)]
+    columns = [settle(column, split=split) for column in frame.drop(id_column)]
     return FeatureTable((path,), ids, pl.DataFrame(columns))
 
 
@@ -77,27 +80,33 @@ def join_features(tables: list[FeatureTable]) -> FeatureTable:
     return FeatureTable(tuple(f for table in tables for f in table.files), all_ids, joined.drop("__id"))
 
 
-def settle(column: pl.Series) -> pl.Series:
+def settle(column: pl.Series, *, split: bool = True) -> pl.Series:
     """Decide a column's kind: lists stay, numbers stay, text becomes List(Utf8), a number or stays Utf8."""
     if isinstance(column.dtype, pl.List):
         return column.cast(pl.List(pl.Utf8))
     if column.dtype.is_numeric():
         return column
-    if column.dtype != pl.Utf8:
-        return column.cast(pl.Utf8)
+    column = column.cast(pl.Utf8)
     known = column.drop_nulls()
     if column.name in PROSE or not len(known):
         return column
+    if split and (listed := _listed(column, known)) is not None:
+        return listed
+    if known.str.contains(_CANONICAL_NUMBER).all():
+        fractions = known.str.contains(".", literal=True).any()
+        return column.cast(pl.Float64 if fractions else pl.Int64)
+    return column
+
+
+def _listed(column: pl.Series, known: pl.Series) -> pl.Series | None:
+    """List(Utf8) of a text column that lists values in one of three ways; None where it doesn't."""
     if known.str.contains("|", literal=True).any():
         return _split(column, "|")
     if known.str.contains(r"^\[.*\]$").all():
         return _split(column.str.slice(1).str.head(-1), ",")
     if column.name in COMMA_LISTS:
         return _split(column, ",")
-    if known.str.contains(_CANONICAL_NUMBER).all():
-        fractions = known.str.contains(".", literal=True).any()
-        return column.cast(pl.Float64 if fractions else pl.Int64)
-    return column
+    return None
 
 
 def _split(column: pl.Series, separator: str) -> pl.Series:

@@ -59,7 +59,7 @@ def _all_canonical(values: pl.Series) -> bool:
 
 
 def number(columns: Sequence[IdColumn]) -> tuple[Ids, list[npt.NDArray[np.int32]]]:
-    """Sort the union of id columns: its ids, and for each column int32 rows. int64 only if all columns are."""
+    """Sort the union of id columns: its ids (int64 if all columns are), and int32 rows of each column."""
     taken = [column.finish() for column in columns]
     if all(column.integers for column in columns):
         return _number_integers([values.to_numpy() for values in taken])

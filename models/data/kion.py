@@ -1,4 +1,4 @@
-"""KION, the competition's data: exact schema, and the cleaning of its exploratory analysis as a step of its own."""
+"""KION, the competition's data: its exact schema, and its customary cleaning as a step of its own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def accepts(path: Path) -> bool:
 def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:
     """Read KION's interactions, and users and items where the folder has them.
 
-    Every event weighs 1; `total_dur` and `watched_pct` are kept as signals, so that thresholds on them are the
-    caller's choice, not the reader's. Raises DataError where a table lacks one of its columns.
+    Every event weighs 1; `total_dur` and `watched_pct` are kept as signals, so that thresholds on them are
+    the caller's choice, not the reader's. Raises DataError where a table lacks one of its columns.
     """
     if columns:
         raise InputError(
@@ -68,11 +68,12 @@ def _require(file: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def clean(dataset: Dataset) -> Dataset:
-    """Fill and normalise KION's features as the competition's exploratory notebook does.
+    """Fill and normalise KION's features as is customary in work on it.
 
-    Users: missing age, income, sex -> `age_unknown`, `income_unknown`, `sex_unknown`; М/Ж -> M/F; kids_flg -> 0/1.
-    Items: missing release_year -> 2020, and its decade as `release_decade`; missing countries -> россия; lists
-    lower-cased and sorted; missing for_kids and age_rating -> 0. Events: missing watched_pct -> 0.
+    Users: missing age, income, sex -> `age_unknown`, `income_unknown`, `sex_unknown`; sex in Russian -> M/F;
+    kids_flg -> 0/1. Items: missing release_year -> 2020, and its decade as `release_decade`; missing
+    countries -> россия; lists lower-cased and sorted; missing for_kids and age_rating -> 0. Events: missing
+    watched_pct -> 0.
     """
     signals = {name: np.nan_to_num(values, nan=0.0) for name, values in dataset.signals.items()}
     return replace(

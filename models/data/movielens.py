@@ -1,4 +1,4 @@
-"""MovieLens as GroupLens ships it: 100k (`u.data`), 1M and 10M (`ratings.dat`), latest and 20M+ (`ratings.csv`)."""
+"""MovieLens as GroupLens ships it: 100k (`u.data`), 1M, 10M (`ratings.dat`), latest, 20M+ (`ratings.csv`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Reader = Callable[[Path, Mapping[str, str], bool], Dataset]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A way data is laid out. `accepts`: whether a folder or file looks like it; `looks_for`: what it looks for."""
+    """A layout of data. `accepts`: whether a folder or file looks like it; `looks_for`: by what, in words."""
 
     read: Reader
     accepts: Callable[[Path], bool]

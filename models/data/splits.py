@@ -6,6 +6,7 @@ Test keeps only what the split's name says; every event in neither part is count
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -56,8 +57,8 @@ def global_time(
 ) -> Split:
     """Split at one moment: train is before `at` (ms), test from it on.
 
-    With `quantile` the moment is just after the linear-interpolated quantile of all event times, so that events
-    that share the quantile's time are all in train. warm: test keeps users and items that train knows.
+    With `quantile` the moment is just after the linear-interpolated quantile of all event times, so that
+    events that share the quantile's time are all in train. warm: test keeps users and items that train knows.
     unseen: test keeps pairs that train lacks. Raises InputError where the data has no comparable times.
     """
     times = _timestamps(dataset)
@@ -71,8 +72,11 @@ def global_time(
 
 
 def week_edges(dataset: Dataset, n_folds: int) -> list[int]:
-    """Edges (ms) of the last `n_folds` weeks, from Sunday to Sunday: the first Sunday from `n_folds` weeks before
-    the last day on, and those after it, as far as the data goes."""
+    """Find the edges (ms) of the last `n_folds` weeks, Sunday to Sunday.
+
+    They are the first Sunday from `n_folds` weeks before the last day on, and those after it, as far as the
+    data goes.
+    """
     times = _timestamps(dataset)
     if not len(times):
         raise InputError("a time split of no events")
@@ -85,14 +89,14 @@ def week_edges(dataset: Dataset, n_folds: int) -> list[int]:
 def time_range_folds(dataset: Dataset, edges: Sequence[int]) -> list[Fold]:
     """Fold by time ranges: train is before an edge, test from it up to the next one.
 
-    Test drops cold users, then cold items, then pairs seen in train, and says how many. Raises InputError where
-    there are fewer than two edges or they don't rise.
+    Test drops cold users, then cold items, then pairs seen in train, and says how many. Raises InputError
+    where there are fewer than two edges or they don't rise.
     """
     times = _timestamps(dataset)
-    if len(edges) < 2 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if len(edges) < 2 or any(a >= b for a, b in itertools.pairwise(edges)):
         raise InputError("time-range folds take at least two rising edges")
     folds = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         train, test = times < start, (times >= start) & (times < end)
         split = _split("time_range", dataset, train, test, warm=True, unseen=True, rest="after_range")
         known_users = _occurs(dataset.user_rows[train], dataset.n_users)
@@ -113,7 +117,7 @@ def time_range_folds(dataset: Dataset, edges: Sequence[int]) -> list[Fold]:
 
 
 def leave_last_out(dataset: Dataset, n: int = 1) -> Split:
-    """Test is the last `n` events of each user that has more than `n`; the others' events are all in train."""
+    """Test is the last `n` events of each user that has more than `n`; others' events are all in train."""
     if n < 1:
         raise InputError("leave-last-out leaves at least one event out")
     from_end, counts = _places(dataset)
@@ -122,14 +126,14 @@ def leave_last_out(dataset: Dataset, n: int = 1) -> Split:
 
 
 def last_fraction(dataset: Dataset, fraction: float, *, unseen: bool = False) -> Split:
-    """Test is the last floor(fraction * count) events of each user, at least 1; a single event stays in train."""
+    """Test is each user's last floor(fraction * count) events, at least 1; a single event stays in train."""
     from_end, counts = _places(dataset)
     test = (from_end < _share(counts, fraction)) & (counts > 1)
     return _split("last_fraction", dataset, ~test, test, unseen=unseen)
 
 
 def random_holdout(dataset: Dataset, fraction: float, *, seed: int, unseen: bool = False) -> Split:
-    """Test is floor(fraction * count) events of each user drawn at random, at least 1; a single event stays."""
+    """Test is floor(fraction * count) random events of each user, at least 1; a single one stays in train."""
     place, counts = _shuffled_places(dataset, seed)
     test = (place < _share(counts, fraction)) & (counts > 1)
     return _split("random_holdout", dataset, ~test, test, unseen=unseen)
@@ -158,14 +162,16 @@ def hold_out_users(dataset: Dataset, cold: Mask, *, first: int | None = None) ->
 
 
 def user_cold(dataset: Dataset, share: float, *, first: int | None = None, seed: int) -> Split:
-    """Hold out about `share` of the users, chosen by a hash of id and seed, so that a user's side never changes
-    as the data grows. See `hold_out_users`."""
+    """Hold out about `share` of the users; see `hold_out_users`.
+
+    They are chosen by a hash of id and seed, so that a user's side stays as the data grows.
+    """
     return hold_out_users(dataset, _hashed_share(dataset, seed) < share, first=first)
 
 
 def user_folds(dataset: Dataset, k: int, *, seed: int) -> list[Split]:
     """k-fold over users: every user's events are the test of exactly one fold and in train of all others."""
-    if not 2 <= k:
+    if k < 2:
         raise InputError("k-fold takes at least 2 folds")
     fold = np.minimum((_hashed_share(dataset, seed) * k).astype(np.int64), k - 1)[dataset.user_rows]
     return [_split(f"user_fold_{i}", dataset, fold != i, fold == i) for i in range(k)]
@@ -174,9 +180,9 @@ def user_folds(dataset: Dataset, k: int, *, seed: int) -> list[Split]:
 def validation_split(dataset: Dataset, *, seed: int = 0) -> Split:
     """Choose a split to select models by, as like their use as the data allows.
 
-    Comparable times: the last tenth of time, warm users and items; if fewer than MIN_WARM_USERS users are left,
-    the last tenth of each user. Positions: the last tenth of each user. No order: a random tenth of each user.
-    Pairs that train has are left out of test, as seen items are never recommended.
+    Comparable times: the last tenth of time, warm users and items; if fewer than MIN_WARM_USERS users are
+    left, the last tenth of each user. Positions: the last tenth of each user. No order: a random tenth of
+    each user. Pairs that train has are left out of test, as seen items are never recommended.
     """
     if dataset.time_kind == "timestamp" and len(dataset):
         split = global_time(dataset, quantile=0.9, warm=True, unseen=True)
@@ -228,7 +234,7 @@ def _counted(dropped: Mapping[str, int]) -> dict[str, int]:
 
 
 def _occurs(rows: npt.NDArray[np.int32], n: int) -> Mask:
-    """bool (n,): which rows occur."""
+    """Mark (bool (n,)) the rows that occur."""
     there = np.zeros(n, np.bool_)
     there[rows] = True
     return there
@@ -241,8 +247,10 @@ def _share(counts: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int
 
 
 def _places(dataset: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of each event: its place from the end (0 = last) in its user's time order, file order among equals; and
-    its user's number of events. Both int64 (n,)."""
+    """Find each event's place from the end of its user's time order, and its user's number of events.
+
+    Both int64 (n,); 0 is the last; file order among equal times, as in `Dataset.in_time_order`.
+    """
     keys = (dataset.user_rows,) if dataset.times is None else (dataset.times, dataset.user_rows)
     from_start, counts = _in_user(dataset, np.lexsort(keys))
     return counts - 1 - from_start, counts

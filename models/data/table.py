@@ -13,7 +13,7 @@ from service.errors import DataError
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 LOOKS_FOR = (
-    "interactions.{csv,csv.gz,tsv,tsv.gz,parquet} with columns user_id, item_id, optionally weight or rating, "
+    "interactions.{csv,csv.gz,tsv,tsv.gz,parquet} with columns user_id, item_id, optionally weight or rating "
     "and one of timestamp, last_watch_dt, pos"
 )
 
@@ -55,7 +55,7 @@ def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:
 
 
 def read_side(folder: Path, plural: str, singular: str, id_column: str) -> FeatureTable | None:
-    """Read `items.*` and join what further tables of items there are (`items_text.*`, `item_tags.*`), by name."""
+    """Read `items.*` and join further tables of items if there are any (`items_text.*`, `item_tags.*`)."""
     main = find(folder, plural)
     stems = {
         file.name.split(".")[0] for file in folder.iterdir() if file.is_file() and file.name.endswith(ENDINGS)

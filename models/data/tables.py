@@ -33,7 +33,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DataError(path, f"the file can't be read: {error}") from error
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes] | gzip.GzipFile:
     """Open for reading, unzipping if it is gzipped. Raises InputError where there is no such file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -126,7 +126,7 @@ def column_names(frame: pl.LazyFrame, path: Path) -> list[str]:
 
 
 def ragged_row(path: Path) -> DataError | None:
-    """Find the first row of a text table that has more fields than its header, for a message that names it."""
+    """Find the first row of a text table with more fields than its header, for a message that names it."""
     if is_parquet(path):
         return None
     with open_bytes(path) as file:

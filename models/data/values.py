@@ -1,4 +1,4 @@
-"""Checked conversion of raw columns: a value that doesn't fit is a DataError naming file, row, column, value."""
+"""Checked conversion of raw columns: what doesn't fit is a DataError naming file, row, column, value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _ISO_NAIVE_FORMATS = (
 class Place:
     """A run of rows of one column of one file. `offset`: rows of the file before it.
 
-    `rows`: int64 (n,), places of the run's rows after `offset` where some were left out; None where none were.
+    `rows`: int64 (n,), places of the run's rows after `offset` where some were left out; None where none
+    were.
     """
 
     file: Path
@@ -130,7 +131,7 @@ class TimeColumn:
 
 
 def _unit(run: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    return np.digitize(np.abs(run.astype(np.float64)), _UNIT_LIMITS)
+    return np.digitize(np.abs(run.astype(np.float64)), _UNIT_LIMITS).astype(np.int64)
 
 
 def _in_milliseconds(run: npt.NDArray[Any], unit: int, place: Place) -> npt.NDArray[np.int64]:
@@ -139,7 +140,8 @@ def _in_milliseconds(run: npt.NDArray[Any], unit: int, place: Place) -> npt.NDAr
         raise place.fault(pl.Series(run), pl.Series(differs), "unix times in different units in one column")
     if unit == 0:
         return np.round(run * 1000).astype(np.int64)
-    return np.floor_divide(run, 1000 ** (unit - 1)).astype(np.int64)
+    milliseconds: npt.NDArray[np.int64] = np.floor_divide(run, 1000 ** (unit - 1)).astype(np.int64)
+    return milliseconds
 
 
 def _unix(values: pl.Series, place: Place) -> npt.NDArray[Any]:
@@ -175,6 +177,6 @@ def _iso(values: pl.Series, place: Place) -> npt.NDArray[np.int64]:
 
 
 def _check_kind(values: pl.Series, place: Place, wanted: str, *, numeric: bool) -> None:
-    if values.dtype == pl.Utf8 or values.dtype == pl.Null or (numeric and values.dtype.is_numeric()):
+    if values.dtype in (pl.Utf8, pl.Null) or (numeric and values.dtype.is_numeric()):
         return
     raise DataError(place.file, f"the column holds {values.dtype}, not {wanted}", column=place.column)
