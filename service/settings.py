@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         frozenset({"*"}), description="origins whose pages may read answers; * is any"
     )
     profiles: Words = Field(frozenset(), description=f"compatibility routes to add: {', '.join(PROFILES)}")
+    compat_auth: bool = Field(True, description="off opens the profiles' routes to callers without a token")
+    handbook_error: Literal["empty", "null"] = Field(
+        "empty", description="what the handbook profile's failures put in 'recommendations'"
+    )
+    batch_max: int = Field(100, ge=1, le=1000, description="most queries in one batch")
     admin_port: int | None = Field(
         None, ge=0, le=65535, description="moves /metrics and admin routes to a loopback port"
     )
@@ -167,22 +172,30 @@ def load_settings(
         # pydantic-settings takes the file per call by this name, which its generated signature does not show.
         return Settings(_env_file=env_file, **given)  # type: ignore[call-arg]  # pydantic-settings takes it
     except ValidationError as error:
-        raise InputError(_say(error)) from None
+        raise InputError(_say(error, given)) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{env_file}: not UTF-8 at byte {error.start}") from None
 
 
-def _say(error: ValidationError) -> str:
+def _say(error: ValidationError, given: Mapping[str, Any]) -> str:
     parts = []
     for fault in error.errors(include_url=False, include_context=False):
         reason = fault["msg"].removeprefix("Value error, ")
         if not fault["loc"]:
             parts.append(reason)
             continue
-        name = str(fault["loc"][0])
-        shown = "" if name == "tokens" else f"={fault['input']!s:.80}"
-        parts.append(f"{PREFIX}{name.upper()}{shown}: {reason}")
+        field = str(fault["loc"][0])
+        shown = "" if field == "tokens" else f"={fault['input']!s:.80}"
+        parts.append(f"{_name_of(field, fault['input'], given)}{shown}: {reason}")
     return "; ".join(parts)
+
+
+def _name_of(field: str, value: object, given: Mapping[str, Any]) -> str:
+    """Name what a person set: the flag, the template's variable or ours."""
+    if field in given:
+        return f"--{field.replace('_', '-')}"
+    name, template_name = f"{PREFIX}{field.upper()}", _TEMPLATE_NAMES.get(field, "")
+    return template_name if name not in os.environ and os.environ.get(template_name) == value else name
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -59,8 +59,8 @@ class Fault:
 
 SERVER_ERROR = Fault(500, "server_error", "Internal Server Error")
 
-Renderer = Callable[[Sequence[Fault]], tuple[str, bytes]]
-"""Faults of one request (all of one status) -> content type, body."""
+Renderer = Callable[[Sequence[Fault], str], tuple[str, bytes]]
+"""Faults of one request (all of one status), the request's id -> content type, body."""
 
 
 def fault_of(error: RequestError, missing_token_status: int = 401) -> Fault:
@@ -73,7 +73,7 @@ def fault_of(error: RequestError, missing_token_status: int = 401) -> Fault:
     return Fault(status, key, str(error), None, _CHALLENGES.get(type(error), {}))
 
 
-def envelope(faults: Sequence[Fault]) -> tuple[str, bytes]:
+def envelope(faults: Sequence[Fault], request_id: str = "") -> tuple[str, bytes]:  # noqa: ARG001 - other families name it
     """Render as the course template does: `{"errors":[{"error_key","error_message","error_loc"}]}`."""
     errors = [{"error_key": f.key, "error_message": f.message, "error_loc": f.location} for f in faults]
     return "application/json", orjson.dumps({"errors": errors})
@@ -94,9 +94,10 @@ class ErrorFamilies:
         fitting = [prefix for prefix in self._by_prefix if path.startswith(prefix)]
         return self._by_prefix[max(fitting, key=len)] if fitting else envelope
 
-    def response(self, path: str, faults: Sequence[Fault]) -> Response:
+    def response(self, request: Request, faults: Sequence[Fault]) -> Response:
         """Answer faults."""
-        content_type, body = self.renderer_of(path)(faults)
+        request_id: str = getattr(request.state, "request_id", "")
+        content_type, body = self.renderer_of(request.url.path)(faults, request_id)
         return Response(body, faults[0].status, dict(faults[0].headers), media_type=content_type)
 
 
@@ -115,16 +116,16 @@ def register_error_handlers(app: FastAPI, families: ErrorFamilies, missing_token
     """Answer every error of the app's routes in the envelope of the route's family. A 500 says nothing of its cause."""
 
     async def on_request_error(request: Request, error: Any) -> Response:
-        return families.response(request.url.path, [fault_of(error, missing_token_status)])
+        return families.response(request, [fault_of(error, missing_token_status)])
 
     async def on_validation_error(request: Request, error: Any) -> Response:
-        return families.response(request.url.path, _faults_of_validation(error))
+        return families.response(request, _faults_of_validation(error))
 
     async def on_http_exception(request: Request, error: Any) -> Response:
-        return families.response(request.url.path, [_fault_of_http(error)])
+        return families.response(request, [_fault_of_http(error)])
 
     async def on_anything(request: Request, error: Exception) -> Response:  # noqa: ARG001 - logged by the middleware
-        return families.response(request.url.path, [SERVER_ERROR])
+        return families.response(request, [SERVER_ERROR])
 
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
