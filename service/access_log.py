@@ -68,6 +68,7 @@ class AccessLog:
         self._salt = None if show_user_ids else secrets.token_bytes(16)
         self._queue: deque[RequestRecord | EventRecord] = deque()
         self._pid = os.getpid()
+        self._second, self._second_text = -1, b""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.dropped = 0
@@ -135,37 +136,45 @@ class AccessLog:
             self.dropped += chunk.count(b"\n")
 
     def _line(self, record: RequestRecord | EventRecord) -> bytes:
-        document: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds"),
-            "level": "INFO",
+        if isinstance(record, RequestRecord):
+            return self._request_line(record)
+        document = {
+            "time": self._time(record.at).decode(),
+            "level": record.level,
             "service_name": SERVICE_NAME,
-            "logger": "access",
+            "logger": "service",
             "pid": self._pid,
+            "message": record.message,
+            **record.fields,
         }
-        if isinstance(record, EventRecord):
-            document |= {
-                "level": record.level,
-                "logger": "service",
-                "message": record.message,
-                **record.fields,
-            }
-            if record.error is not None:
-                document["traceback"] = "".join(traceback.format_exception(record.error))
-            return orjson.dumps(document, default=str)
-        document |= {
-            "method": record.method,
-            "requested_url": self._url(record),
-            "status_code": record.status,
-            "request_time": round(record.seconds, 6),
-            "request_id": record.request_id.decode("latin-1"),
-        }
+        if record.error is not None:
+            document["traceback"] = "".join(traceback.format_exception(record.error))
+        return orjson.dumps(document, default=str)
+
+    def _request_line(self, record: RequestRecord) -> bytes:
+        line = (
+            b'{"time":"%b","level":"INFO","service_name":"%b","logger":"access","pid":%d,"method":%b,'
+            b'"requested_url":%b,"status_code":%d,"request_time":%.6f,"request_id":"%b"'
+            % (
+                self._time(record.at), SERVICE_NAME.encode(), self._pid, orjson.dumps(record.method), orjson.dumps(self._url(record)),
+                record.status, record.seconds, record.request_id,
+            )
+        )  # fmt: skip
         if record.model is not None:
-            document["model"] = record.model
+            line += b',"model":%b' % orjson.dumps(record.model)
         if record.source is not None:
-            document["source"] = record.source
+            line += b',"source":%b' % orjson.dumps(record.source)
         if record.degraded:
-            document["degraded"] = record.degraded
-        return orjson.dumps(document)
+            line += b',"degraded":%b' % orjson.dumps(record.degraded)
+        return line + b"}"
+
+    def _time(self, at: float) -> bytes:
+        """Write a time as ISO 8601 in UTC with milliseconds; the part up to the second is kept for its neighbours."""
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        return b"%b.%03dZ" % (self._second_text, int((at - second) * 1000))
 
     def _url(self, record: RequestRecord) -> str:
         path = record.raw_path[:2048]

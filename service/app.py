@@ -16,7 +16,7 @@ from service.api.auth import Gate
 from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
-from service.api.reco import PREFIX, RecoRoute
+from service.api.reco import PREFIX, RecoRoute, answer_not_ready
 from service.api.services import Services
 from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
@@ -34,13 +34,15 @@ class RecoApp(FastAPI):
     """FastAPI with one door before it: `/reco/` goes straight to its endpoint, all else through the framework."""
 
     hot: ASGIApp | None = None
+    """The endpoint of /reco/; None while the lifespan has not begun or has ended."""
     observed: ASGIApp | None = None
+    """The framework with what every other route gets around it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch a connection."""
         if scope["type"] == "http":
-            if self.hot is not None and scope["path"].startswith(PREFIX):
-                await self.hot(scope, receive, send)
+            if scope["path"].startswith(PREFIX):
+                await (self.hot or answer_not_ready)(scope, receive, send)
                 return
             if self.observed is not None:
                 await self.observed(scope, receive, send)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.access_log import RequestRecord
@@ -261,6 +262,12 @@ class RecoRoute:
                     asked.query_string[:2048], answer.status, seconds, request_id, counts.model, source, degraded,
                 )
             )  # fmt: skip
+
+
+async def answer_not_ready(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 503 to anything: there is nothing to serve with."""
+    content_type, body = envelope([fault_of(NotReady())])
+    await Response(body, 503, {"Retry-After": "1"}, media_type=content_type)(scope, receive, send)
 
 
 def _disclose(headers: list[tuple[bytes, bytes]], slate: Slate, deadline: Deadline) -> None:

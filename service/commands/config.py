@@ -37,8 +37,6 @@ def run(args: argparse.Namespace) -> int:  # noqa: ARG001 - the protocol of comm
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Say which RECO_ variables are no settings, with the nearest setting's name: one a line."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
-    warnings = []
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.8)):
-            warnings.append(f"{name} is not a setting; did you mean {near[0]}?")
-    return warnings
+    strangers = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    nearest = ((name, get_close_matches(name, known, n=1, cutoff=0.8)) for name in strangers)
+    return [f"{name} is not a setting; did you mean {near[0]}?" for name, near in nearest if near]
