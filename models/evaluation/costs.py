@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.metrics import NOWHERE, Codes, accuracy, as_ranking
-from models.evaluation.replay import Replay, replay
+from models.evaluation.replay import Replay, replay, serving_plan
 from models.evaluation.run import DIGITS, Evaluation, Examiner
-from service.domain import Plan
 from service.recommender.live import LiveBundle, go_live
 from service.recommender.retrieval import HnswRetriever
 
@@ -103,7 +102,7 @@ def measure_costs(
     users, relevant = examiner.held_out.user_ids, examiner.held_out.relevant
 
     def ask(bundle: LiveBundle, *, exclude_seen: bool = True) -> Replay:
-        plan = Plan(evaluation.model)
+        plan = serving_plan(live, evaluation.model)
         return replay(bundle, plan, users, k=answers.k, exclude_seen=exclude_seen, progress=progress)
 
     def rank(replayed: Replay) -> Codes:

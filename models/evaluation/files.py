@@ -1,7 +1,10 @@
-"""Reads lists of users and held-out pairs, with ids of the kind the bundle holds."""
+"""Reads lists of users and held-out pairs, with ids of the kind the bundle holds; writes files whole or not at all."""
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,25 @@ def identifiers(values: pl.Series, place: Place, kind: IdKind) -> npt.NDArray[An
             values, bad, "not an integer id; the bundle's ids are whole numbers from 0 to 10**18 - 1"
         )
     return values.cast(pl.Int64).to_numpy()
+
+
+def write_whole(path: Path, raw: bytes) -> None:
+    """Write a file, gzipped where its name ends in `.gz`: complete, or not there. Raises InputError if it can't be."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        draft.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(f"{path} can't be written: {error.strerror}") from error
+
+
+def at_least_one(text: str) -> int:
+    """Parse a flag's whole number from 1; the ValueError of anything else becomes argparse's message."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
 
 
 def _column(table: pl.LazyFrame, path: Path, name: str) -> pl.Series:

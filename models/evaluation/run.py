@@ -26,9 +26,9 @@ from models.evaluation.bootstrap import PerUser, confidence_intervals
 from models.evaluation.competition import leaderboard_map
 from models.evaluation.held_out import HeldOut, IdArray, ItemCodes, training_of_bundle
 from models.evaluation.metrics import Codes, accuracy, as_ranking, hits
-from models.evaluation.replay import COHORTS, SOURCES, Replay, replay
+from models.evaluation.replay import COHORTS, SOURCES, Replay, replay, serving_plan
 from service.bundle.reader import Bundle
-from service.domain import ItemId, Plan, UserId
+from service.domain import ItemId, UserId
 from service.recommender.live import LiveBundle
 
 GENRE_ATTRIBUTES = ("genres", "genre")
@@ -127,7 +127,9 @@ class Examiner:
         self, live: LiveBundle, model_name: str, ks: Sequence[int], *, progress: bool = False
     ) -> Evaluation:
         """Replay the held-out users once, at the largest k; smaller ks are heads of the same lists."""
-        answers = replay(live, Plan(model_name), self.held_out.user_ids, k=max(ks), progress=progress)
+        answers = replay(
+            live, serving_plan(live, model_name), self.held_out.user_ids, k=max(ks), progress=progress
+        )
         return self.score(answers, ks, live.bundle_id)
 
     def score(self, answers: Replay, ks: Sequence[int], bundle_id: str) -> Evaluation:
