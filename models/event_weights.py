@@ -1,4 +1,4 @@
-"""How much an event counts: as given, once a pair, and less the older it is."""
+"""How much a user-item pair counts: as given or once, and less the more the user has read since."""
 
 from __future__ import annotations
 
@@ -9,45 +9,43 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.data.dataset import Dataset
+from models.history import ages_from_end, unique_history
+from service.errors import InputError
 
 EventWeights = Literal["binary", "given", "log"]
 """binary: 1 a pair. given: a pair's summed weight. log: log(1 + it)."""
 
-MS_PER_DAY = 86_400_000
+LEAST_DECAY = 2.0**-10
+"""Old events still happened: recency never takes more than this off."""
 
 
-def ages(dataset: Dataset) -> npt.NDArray[np.float64]:
-    """float64 (n,): how old each event is; 0 the newest.
+def decay_of(ages: npt.NDArray[np.int64], half_life: float) -> npt.NDArray[np.float64]:
+    """float64, the shape of `ages`: 2^(-age / half_life), at least LEAST_DECAY."""
+    decay: npt.NDArray[np.float64] = np.maximum(np.exp2(-ages / half_life), LEAST_DECAY)
+    return decay
 
-    Timestamps: days before the data's last event. Positions: events before the user's own last one.
-    """
-    if dataset.times is None:
-        return np.zeros(len(dataset), np.float64)
-    if dataset.time_kind == "timestamp":
-        return (dataset.times.max(initial=0) - dataset.times) / MS_PER_DAY
-    last = np.zeros(dataset.n_users, np.int64)
-    np.maximum.at(last, dataset.user_rows, dataset.times)
-    return (last[dataset.user_rows] - dataset.times).astype(np.float64)
+
+def recency_of(dataset: Dataset, history_half_life: float | None) -> dict[str, float]:
+    """Say how fast the items of a history fade, as serving reads it; empty where they have no order."""
+    if history_half_life is None or dataset.times is None:
+        return {}
+    if not history_half_life > 0:
+        raise InputError(f"history_half_life must be above 0, got {history_half_life}")
+    return {"history_half_life": float(history_half_life)}
 
 
 def pair_matrix(dataset: Dataset, weights: EventWeights, half_life: float | None = None) -> sp.csr_matrix:
-    """float32 (n_users, n_items): each pair's weight, then halved for every `half_life` of its newest event's age.
+    """Weigh pairs: float32 (n_users, n_items), halved for every `half_life` items that the user read since.
 
-    `half_life` is in the unit of `ages`. A weight never falls below 2^-10 of itself: old events still happened.
+    Data without times has no order: there `half_life` does nothing.
     """
     matrix = dataset.matrix(binary=weights == "binary")
     if weights == "log":
         matrix.data = np.log1p(matrix.data)
-    if half_life is None or dataset.times is None or not len(dataset):
+    if half_life is None or dataset.times is None:
         return matrix
-    decay = np.exp2(-np.minimum(ages(dataset) / half_life, 10.0)).astype(np.float32)
-    # A pair's newest event is its largest decay; sorting ascending lets the last write win.
-    order = np.argsort(decay, kind="stable")
-    keys = dataset.user_rows[order].astype(np.int64) * dataset.n_items + dataset.item_rows[order]
-    reverse_unique, first = np.unique(keys[::-1], return_index=True)
-    newest = decay[order][::-1][first]
-    matrix.sort_indices()
-    # Canonical CSR holds the pairs in ascending (user, item) order, as the unique keys are.
-    assert len(reverse_unique) == matrix.nnz  # noqa: S101
-    matrix.data = matrix.data * newest
-    return matrix
+    if not half_life > 0:
+        raise InputError(f"half_life must be above 0, got {half_life}")
+    indptr, items = unique_history(dataset)
+    decay = sp.csr_matrix((decay_of(ages_from_end(indptr), half_life), items, indptr), shape=matrix.shape)
+    return matrix.multiply(decay).tocsr().astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,46 +28,68 @@ class Config:
     regularization: float = 1.0
     iterations: int = 15
     weights: EventWeights = "binary"
+    space: Literal["ip", "cosine"] = "ip"
+    """cosine: vectors of unit norm, so that an item's popularity, which lies in its length, no longer counts."""
     half_life: float | None = None
-    """See `models.event_weights.pair_matrix`."""
+    """A pair counts half for every so many items that its user read since; None: all alike."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
-    """Factorize. Kind `factors`, space "ip"; vectors float32 (n, factors) for users and items that have events.
+    """Factorize: vectors float32 (n, factors) for users and items that have events. Kind `factors`, "ip".
 
-    A pair's weight w is scaled so that the data's mean is 1, and its confidence is c = alpha * w (not 1 + alpha * w):
-    implicit's reading. With the items' vectors Y a user's vector x solves A x = b,
+    A pair's weight w (`models.event_weights.pair_matrix`) is scaled so that the data's mean is 1, and its
+    confidence is c = alpha * w (not 1 + alpha * w): implicit's reading. With the items' vectors Y a user's
+    vector x solves A x = b,
 
         A = Y^T Y + regularization * I + sum over the user's items of (c - 1) y y^T,    b = sum of c y,
 
-    (the paper's eq. 4, p = 1 where observed). The last step solves every user exactly, by Cholesky, so a stored
-    vector is what `parameters["fold_in"]` gives for the same history (at w = 1). Vectors that solve to exactly zero
-    are left out. The same seed, data and settings give the same arrays, whatever the number of threads.
-    Raises InputError where a setting is out of range or there is nothing to learn from.
+    (the paper's eq. 4, p = 1 where observed). The last step solves every user exactly, by Cholesky, so a
+    stored vector is what `parameters["fold_in"]` gives for the same history: there `alpha` is the
+    confidence of the newest item (of an average one, where weights are given) and `half_life`, where set,
+    how many items later it has halved. Vectors that solve to exactly zero are left out. The same seed, data
+    and settings give the same arrays, whatever the number of threads. Raises InputError where a setting is
+    out of range or there is nothing to learn from.
     """
     if config.factors < 1 or config.iterations < 1 or not config.alpha > 0 or not config.regularization >= 0:
-        raise InputError(f"ALS needs factors, iterations >= 1, alpha > 0 and regularization >= 0, got {config}")
+        raise InputError(
+            f"ALS needs factors, iterations >= 1, alpha > 0 and regularization >= 0, got {config}"
+        )
     matrix = pair_matrix(dataset, config.weights, config.half_life)
     if matrix.nnz == 0:
         raise InputError("ALS has nothing to learn from: no events")
     user_rows = np.flatnonzero(np.diff(matrix.indptr)).astype(np.int32)
     item_rows = np.flatnonzero(np.bincount(matrix.indices, minlength=dataset.n_items)).astype(np.int32)
     observed: sp.csr_matrix = matrix[user_rows][:, item_rows].tocsr().astype(np.float32)
-    observed.data /= observed.data.mean(dtype=np.float64)
+    scale = 1.0 / float(observed.data.mean(dtype=np.float64))
+    observed.data *= np.float32(scale)
     item_vectors, user_vectors = _factorize(observed, config, seed, progress)
     items, users = _nonzero(item_vectors), _nonzero(user_vectors)
+    parameters: dict[str, Any] = {}
+    if config.space == "cosine":
+        item_vectors, user_vectors = _unit(item_vectors), _unit(user_vectors)
+    else:  # the equations above hold for vectors of their own length only
+        parameters["fold_in"] = _fold_in(dataset, config, scale)
     return TrainedModel(
         kind="factors",
-        space="ip",
+        space=config.space,
         arrays={
             "item_rows": item_rows[items],
             "item_vectors": np.ascontiguousarray(item_vectors[items]),
             "user_rows": user_rows[users],
             "user_vectors": np.ascontiguousarray(user_vectors[users]),
         },
-        parameters={"fold_in": {"regularization": float(config.regularization), "alpha": float(config.alpha)}},
+        parameters=parameters,
         training={"algorithm": "als", "seed": seed, **asdict(config)},
     )
+
+
+def _fold_in(dataset: Dataset, config: Config, scale: float) -> dict[str, float]:
+    settings = {"regularization": float(config.regularization), "alpha": float(config.alpha)}
+    if config.half_life is not None and dataset.times is not None:
+        # Without decay the newest item would weigh what the mean one does, given weights or not.
+        undecayed = pair_matrix(dataset, config.weights).data.mean(dtype=np.float64)
+        settings |= {"alpha": float(config.alpha * scale * undecayed), "half_life": float(config.half_life)}
+    return settings
 
 
 def _factorize(
@@ -85,6 +108,12 @@ def _factorize(
             model.fit(observed, show_progress=False, callback=lambda *_: advance())
         users = model.recalculate_user(np.arange(observed.shape[0]), observed)
     return np.asarray(model.item_factors, np.float32), np.asarray(users, np.float32)
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    unit: npt.NDArray[np.float32] = vectors / np.where(norms > 0, norms, 1.0).astype(np.float32)[:, None]
+    return unit
 
 
 def _nonzero(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

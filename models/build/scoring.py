@@ -1,4 +1,4 @@
-"""Score whole users x items blocks at once, to tune fast. What is reported in the end comes from the serving line."""
+"""Score whole users x items blocks at once, to tune fast; what is reported comes from the serving line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.data.dataset import Dataset
+from models.history import ages_from_end, unique_history
 from models.trained import TrainedModel
 
 _BLOCK_CELLS = 1 << 23
@@ -20,12 +21,14 @@ _BLOCK_CELLS = 1 << 23
 class Exam:
     """Held-out users: what they had read and what they went on to read.
 
-    user_rows: int64 (m,). history, relevant: binary CSR (m, n_items), a row a user of `user_rows`; no item is in
-    both, and every row of `relevant` holds something.
+    user_rows: int64 (m,). indptr int64 (m + 1,), items int32: CSR of their histories, unique, oldest first.
+    relevant: binary CSR (m, n_items), a row a user; none of it is in the history, and every row holds
+    something.
     """
 
     user_rows: npt.NDArray[np.int64]
-    history: sp.csr_matrix
+    indptr: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int32]
     relevant: sp.csr_matrix
 
     def __len__(self) -> int:
@@ -33,11 +36,15 @@ class Exam:
 
 
 def exam_of(train: Dataset, valid: Dataset, *, max_users: int, seed: int, with_cold: bool = False) -> Exam:
-    """Set the exam: held-out users with something new to them; the cold ones (no history) only where asked for.
+    """Set the exam: held-out users with something new to them; cold ones (no history) only where asked for.
 
     Above `max_users` a seeded sample of them sits it.
     """
-    history, relevant = train.matrix(binary=True), valid.matrix(binary=True)
+    indptr, items = unique_history(train)
+    history = sp.csr_matrix(
+        (np.ones(len(items), np.float32), items, indptr), shape=(train.n_users, train.n_items)
+    )
+    relevant = valid.matrix(binary=True)
     relevant = relevant - relevant.multiply(history)
     relevant.eliminate_zeros()
     sits = np.diff(relevant.indptr) > 0
@@ -46,16 +53,19 @@ def exam_of(train: Dataset, valid: Dataset, *, max_users: int, seed: int, with_c
     users = np.flatnonzero(sits)
     if len(users) > max_users:
         users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
-    return Exam(users, history[users].tocsr(), relevant[users].tocsr())
+    lengths = np.diff(indptr)[users]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    places = np.arange(starts[-1]) + np.repeat(indptr[users] - starts[:-1], lengths)
+    return Exam(users, starts, items[places], relevant[users].tocsr())
 
 
 def ndcg(model: TrainedModel, exam: Exam, k: int = 10) -> npt.NDArray[np.float64]:
-    """float64 (m,): each user's NDCG@k: binary gain, log2 discount, ideal of min(k, relevant), seen items left out.
+    """Each user's NDCG@k (Järvelin & Kekäläinen 2002), float64 (m,), seen items left out.
 
-    (Järvelin & Kekäläinen 2002.) Ties go to the lower row, as in serving. A user the model knows nothing of, and a
-    place without a scored item, count 0.
+    Binary gain, log2 discount, an ideal of min(k, relevant). Ties go to the lower row, as in serving. A user
+    the model knows nothing of, and a place without a scored item, count 0.
     """
-    n_items = exam.history.shape[1]
+    n_items = exam.relevant.shape[1]
     k = min(k, n_items)
     gains = np.zeros(len(exam), np.float64)
     discount = 1.0 / np.log2(np.arange(2, k + 2))
@@ -65,8 +75,9 @@ def ndcg(model: TrainedModel, exam: Exam, k: int = 10) -> npt.NDArray[np.float64
     for start in range(0, len(exam), step):
         part = slice(start, min(start + step, len(exam)))
         scores = _scores(model, prepared, exam, part)
-        history = exam.history[part].tocoo()
-        scores[history.row, history.col] = -np.inf
+        indptr = exam.indptr[part.start : part.stop + 1]
+        seen = exam.items[indptr[0] : indptr[-1]]
+        scores[np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), seen] = -np.inf
         best, best_scores = top_k(scores, k)
         relevant = exam.relevant[part]
         hit = np.asarray(relevant.toarray())[np.arange(len(best))[:, None], best] > 0
@@ -87,29 +98,43 @@ def top_k(scores: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64
 def _prepared(model: TrainedModel, n_items: int) -> Any:
     arrays = model.arrays
     if model.kind == "item_item" and "dense" not in arrays:
-        return sp.csr_matrix((arrays["weights"], arrays["indices"], arrays["indptr"]), shape=(n_items, n_items))
+        return sp.csr_matrix(
+            (arrays["weights"], arrays["indices"], arrays["indptr"]), shape=(n_items, n_items)
+        )
     if model.kind == "lists":
         n_users = len(arrays["indptr"]) - 1
         return sp.csr_matrix((arrays["scores"], arrays["items"], arrays["indptr"]), shape=(n_users, n_items))
     return None
 
 
+def _weighted_history(exam: Exam, part: slice, half_life: float | None) -> sp.csr_matrix:
+    """float32 (users of the part, n_items): 1 an item, or its recency (`service.recommender.recency`)."""
+    indptr = exam.indptr[part.start : part.stop + 1]
+    items = exam.items[indptr[0] : indptr[-1]]
+    indptr = indptr - indptr[0]
+    ages = ages_from_end(indptr)
+    weights = np.ones(len(items)) if half_life is None else np.exp2(-ages / half_life)
+    shape = (len(indptr) - 1, exam.relevant.shape[1])
+    return sp.csr_matrix((weights.astype(np.float32), items, indptr), shape=shape)
+
+
 def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.NDArray[np.float32]:
     """float32 (users of the part, n_items); -inf where the model says nothing."""
-    arrays, users, n_items = model.arrays, exam.user_rows[part], exam.history.shape[1]
+    arrays, users, n_items = model.arrays, exam.user_rows[part], exam.relevant.shape[1]
     scores = np.full((len(users), n_items), -np.inf, np.float32)
     if model.kind == "factors":
         place = np.searchsorted(arrays["user_rows"], users)
         place[place == len(arrays["user_rows"])] = 0
         known = np.flatnonzero(arrays["user_rows"][place] == users)
-        scores[np.ix_(known, arrays["item_rows"])] = arrays["user_vectors"][place[known]] @ arrays["item_vectors"].T
+        scores[np.ix_(known, arrays["item_rows"])] = (
+            arrays["user_vectors"][place[known]] @ arrays["item_vectors"].T
+        )
     elif model.kind == "item_item":
-        history = exam.history[part]
+        history = _weighted_history(exam, part, model.parameters.get("history_half_life"))
         if "dense" in arrays:
-            scores = history.toarray() @ arrays["dense"]
-        else:
-            scores = (history @ prepared).toarray()
-        scores[scores == 0] = -np.inf
+            return np.asarray(history.toarray() @ arrays["dense"], np.float32)
+        found = (history @ prepared).tocoo()
+        scores[found.row, found.col] = found.data
     elif model.kind == "popular":
         # Ranks, not scores: a segment's list goes on with everybody's.
         everybody = arrays["items"][: arrays["indptr"][1]]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.linalg import lapack
 
 from models.data.dataset import Dataset
-from models.event_weights import EventWeights, pair_matrix
+from models.event_weights import EventWeights, pair_matrix, recency_of
 from models.knn.truncation import strongest_of_each_row
 from models.trained import TrainedModel
 from service.errors import InputError
@@ -32,15 +32,18 @@ class Config:
     """Strongest weights kept of each row; None: all of them up to DENSE_ITEMS items, 400 beyond."""
     weights: EventWeights = "binary"
     half_life: float | None = None
-    """See `models.event_weights.pair_matrix`."""
+    """In training a pair counts half for every so many items that its user read since; None: all alike."""
+    history_half_life: float | None = None
+    """In scoring an item of the history counts half for every so many that came after it; None: all alike."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
     """Solve B = I - P / diag(P), P = (X^T X + regularization * I)^-1 (Steck 2019, eq. 8). Kind `item_item`.
 
-    Dense float32 (n_items, n_items) with a zero diagonal, or CSR rows where `width` says or the catalogue asks for
-    it. An item without events has a zero row and column. Nothing is drawn at random, so `seed` changes nothing.
-    Raises InputError above MAX_ITEMS items with events or for a regularization that is not positive.
+    Dense float32 (n_items, n_items) with a zero diagonal, or CSR rows where `width` says or the catalogue
+    asks for it. An item without events has a zero row and column. Nothing is drawn at random, so `seed`
+    changes nothing. Raises InputError above MAX_ITEMS items with events or for a regularization that is not
+    positive.
     """
     del seed, progress
     if not config.regularization > 0:
@@ -63,8 +66,17 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         indptr, indices, weights = strongest_of_each_row(_rows_at_once(solved), width)
         full = np.zeros(dataset.n_items + 1, np.int64)
         full[with_events + 1] = np.diff(indptr)
-        arrays = {"indptr": np.cumsum(full), "indices": with_events[indices].astype(np.int32), "weights": weights}
-    return TrainedModel(kind="item_item", arrays=arrays, training={"algorithm": "ease", **asdict(config)})
+        arrays = {
+            "indptr": np.cumsum(full),
+            "indices": with_events[indices].astype(np.int32),
+            "weights": weights,
+        }
+    return TrainedModel(
+        kind="item_item",
+        arrays=arrays,
+        parameters=recency_of(dataset, config.history_half_life),
+        training={"algorithm": "ease", **asdict(config)},
+    )
 
 
 def solve(matrix: Any, regularization: float) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.data.dataset import Dataset
-from models.event_weights import EventWeights, pair_matrix
+from models.event_weights import EventWeights, pair_matrix, recency_of
 from models.knn.truncation import strongest_of_each_row
 from models.progress import ticking
 from models.trained import TrainedModel
@@ -32,17 +32,21 @@ class Config:
     k1: float = 1.2
     b: float = 0.75
     shrinkage: float = 0.0
-    """Similarities are scaled by n / (n + shrinkage), n the users two items share: fewer chance neighbours."""
+    """Similarities are scaled by n / (n + shrinkage), n the users two items share: fewer chance
+    neighbours."""
     weights: EventWeights = "binary"
     half_life: float | None = None
-    """See `models.event_weights.pair_matrix`."""
+    """In training a pair counts half for every so many items that its user read since; None: all alike."""
+    history_half_life: float | None = None
+    """In scoring an item of the history counts half for every so many that came after it; None: all alike."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
-    """Find each item's neighbours. Kind `item_item`, CSR, zero diagonal; row i holds i's strongest neighbours.
+    """Find each item's strongest neighbours, its row. Kind `item_item`, CSR, zero diagonal.
 
-    A user's score for item j is the sum of similarity(i, j) over the items i of their history. Nothing is drawn at
-    random, so `seed` changes nothing. Raises InputError where a setting is out of range.
+    A user's score for item j is the sum of similarity(i, j) over the items i of their history, weighted by
+    recency where `parameters["history_half_life"]` is set. Nothing is drawn at random, so `seed` changes
+    nothing. Raises InputError where a setting is out of range.
     """
     del seed
     if config.neighbours < 1 or config.shrinkage < 0:
@@ -54,6 +58,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     return TrainedModel(
         kind="item_item",
         arrays={"indptr": indptr, "indices": indices, "weights": weights},
+        parameters=recency_of(dataset, config.history_half_life),
         training={"algorithm": "item_knn", **asdict(config)},
     )
 
@@ -61,9 +66,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
 def weigh(matrix: sp.csr_matrix, config: Config) -> sp.csr_matrix:
     """Turn a user-item matrix into item documents over user terms; float32, same shape, items in columns.
 
-    cosine: columns of unit norm. tfidf: sqrt(weight) * idf, then unit norm. bm25: Okapi BM25 with term frequency =
-    weight and document length = the item's summed weight (Robertson & Zaragoza 2009, eq. 3.15), not normalised.
-    idf of a user = log(n_items) - log(1 + the number of their items), not below 0: who reads everything says little.
+    cosine: columns of unit norm. tfidf: sqrt(weight) * idf, then unit norm. bm25: Okapi BM25 with term
+    frequency = weight and document length = the item's summed weight (Robertson & Zaragoza 2009, eq. 3.15),
+    not normalised. idf of a user = log(n_items) - log(1 + the number of their items), not below 0: who
+    reads everything says little.
     """
     coo = matrix.tocoo()
     n_items = matrix.shape[1]

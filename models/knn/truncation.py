@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
+
+_ROWS_AT_ONCE = 512
 
 Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
-"""CSR: indptr int64 (n + 1,), indices int32 (nnz,) ascending in a row, weights float32 (nnz,), none of them zero."""
+"""CSR: indptr int64 (n + 1,), indices int32 (nnz,) ascending in a row, weights float32 (nnz,), none of them
+zero."""
 
 
 def strongest_of_each_row(blocks: Iterable[npt.NDArray[np.float32]], width: int) -> Rows:
     """Keep the `width` entries of largest magnitude in each row; zeros are never kept.
 
-    blocks: float32 (any, n), consecutive rows of the matrix. Among equal magnitudes the lower column wins, so the
-    outcome depends on the values alone.
+    blocks: float32 (any, n), consecutive rows of the matrix. Among equal magnitudes the lower column wins,
+    so the outcome depends on the values alone.
     """
     lengths: list[npt.NDArray[np.int64]] = [np.zeros(1, np.int64)]
     indices: list[npt.NDArray[np.int32]] = []
@@ -30,6 +35,15 @@ def strongest_of_each_row(blocks: Iterable[npt.NDArray[np.float32]], width: int)
     if not indices:
         return indptr, np.empty(0, np.int32), np.empty(0, np.float32)
     return indptr, np.concatenate(indices), np.concatenate(weights)
+
+
+def narrowed(arrays: Mapping[str, npt.NDArray[Any]], width: int) -> dict[str, npt.NDArray[Any]]:
+    """Narrow CSR rows (`indptr`, `indices`, `weights` of a square matrix) to their strongest `width` entries."""
+    n = len(arrays["indptr"]) - 1
+    matrix = sp.csr_matrix((arrays["weights"], arrays["indices"], arrays["indptr"]), shape=(n, n))
+    blocks = (matrix[start : start + _ROWS_AT_ONCE].toarray() for start in range(0, n, _ROWS_AT_ONCE))
+    indptr, indices, weights = strongest_of_each_row(blocks, width)
+    return {"indptr": indptr, "indices": indices, "weights": weights}
 
 
 def _largest(magnitudes: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.bool_]:

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.data.dataset import Dataset
-from models.event_weights import MS_PER_DAY, ages
 from models.popularity.segments import segments_of
 from models.trained import TrainedModel
 from service.errors import InputError
 
 Measure = Literal["count", "weight", "mean"]
 
+Shares = npt.NDArray[np.float64]
+MS_PER_DAY = 86_400_000
 SEGMENT_LIST = 1_000
 """Items listed for one segment; the fallback goes on with everybody's."""
 
@@ -27,9 +28,10 @@ class Config:
     days: int | None = None
     """Count events of the last so many days (K3's rule, see `in_window`); None: all."""
     half_life: float | None = None
-    """An event counts half for every so much of its age (`models.event_weights.ages`)."""
+    """An event counts half for every so many days before the last event; read by timestamped data only."""
     measure: Measure = "count"
-    """count: events. weight: their summed weight. mean: mean weight, held towards the data's by `smoothing` events."""
+    """count: events. weight: their summed weight. mean: mean weight, held towards the data's by `smoothing`
+    events."""
     segments: tuple[str, ...] = ()
     """Columns of the users' table that make a segment, such as age and sex."""
     segment_days: int | None = None
@@ -41,28 +43,31 @@ class Config:
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
     """Rank items by what was read. Kind `popular`.
 
-    Segment 0 is everybody and lists every item of the catalogue: by windowed score, then by events of all time,
-    then by row, so the order is total. Another segment's score is an empirical-Bayes estimate of its shares,
-    (events of the item there + smoothing * everybody's share) / (events there + smoothing): a small segment reads
-    like everybody, and what it lacks is filled from everybody's list. It lists SEGMENT_LIST items. Nothing is drawn at
-    random, so `seed` changes nothing. Raises InputError where a setting is out of range or a column is missing.
+    Segment 0 is everybody and lists every item of the catalogue: by windowed score, then by events of all
+    time, then by row, so the order is total. Another segment's score is an empirical-Bayes estimate of its
+    shares, (events of the item there + smoothing * everybody's share) / (events there + smoothing): a small
+    segment reads like everybody, and what it lacks is filled from everybody's list. It lists SEGMENT_LIST
+    items. Nothing is drawn at random, so `seed` changes nothing. Raises InputError where a setting is out
+    of range or a column is missing.
     """
     del seed, progress
     _check(config)
-    everybody = np.ones(len(dataset), bool)
-    window = in_window(dataset, config.days)
+    counted = np.flatnonzero(in_window(dataset, config.days))
     mean_weight = float(dataset.weights.mean(dtype=np.float64)) if len(dataset) else 0.0
-    base = _score(dataset, config, everybody & window, np.full(dataset.n_items, mean_weight))
+    base = _score(dataset, config, counted, np.full(dataset.n_items, mean_weight))
     all_time = np.bincount(dataset.item_rows, minlength=dataset.n_items)
     order = _ranked(base, all_time)
     lists, scores = [order], [base[order]]
 
     user_segment, names = segments_of(dataset, config.segments)
-    segment_window = window if config.segment_days is None else in_window(dataset, config.segment_days)
-    event_segment = user_segment[dataset.user_rows]
+    if config.segment_days is not None:
+        counted = np.flatnonzero(in_window(dataset, config.segment_days))
+    event_segment = user_segment[dataset.user_rows[counted]]
+    counted = counted[np.argsort(event_segment, kind="stable")]
+    ends = np.cumsum(np.bincount(event_segment, minlength=len(names)))
     share = base / max(base.sum(), 1e-12)
     for number in range(1, len(names)):
-        own = _score(dataset, config, (event_segment == number) & segment_window, base)
+        own = _score(dataset, config, counted[ends[number - 1] : ends[number]], base)
         if config.measure == "mean":
             estimate = own
         else:
@@ -84,9 +89,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
 
 
 def in_window(dataset: Dataset, days: int | None) -> npt.NDArray[np.bool_]:
-    """bool (n,): events after midnight (UTC) of the last event's day less `days` days: date > max.normalize() - days.
+    """Tell the events of the last days, bool (n,): date > midnight (UTC) of the last event's day - `days`.
 
-    With dates alone `days` counts the last day itself. Everything, where `days` is None or times aren't timestamps.
+    With dates alone `days` counts the last day itself. Everything, where `days` is None or times aren't
+    timestamps.
     """
     if days is None or dataset.times is None or dataset.time_kind != "timestamp" or not len(dataset):
         return np.ones(len(dataset), bool)
@@ -96,32 +102,38 @@ def in_window(dataset: Dataset, days: int | None) -> npt.NDArray[np.bool_]:
 
 
 def _check(config: Config) -> None:
-    for name, value in (("days", config.days), ("half_life", config.half_life), ("segment_days", config.segment_days)):
+    for name, value in (
+        ("days", config.days),
+        ("half_life", config.half_life),
+        ("segment_days", config.segment_days),
+    ):
         if value is not None and not value > 0:
             raise InputError(f"popularity: {name} must be above 0, got {value}")
     if not config.smoothing >= 0:
         raise InputError(f"popularity: smoothing must not be below 0, got {config.smoothing}")
 
 
-def _score(
-    dataset: Dataset, config: Config, counted: npt.NDArray[np.bool_], prior: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """float64 (n_items,). `prior` is what a mean is held towards, an item each; counts don't read it."""
-    rows = dataset.item_rows[counted]
-    decay: npt.NDArray[np.float64] = np.ones(len(rows), np.float64)
-    if config.half_life is not None:
-        decay = np.exp2(-ages(dataset)[counted] / config.half_life)
-    events = np.bincount(rows, weights=decay, minlength=dataset.n_items)
+def _score(dataset: Dataset, config: Config, events: npt.NDArray[np.int64], prior: Shares) -> Shares:
+    """Score items, float64 (n_items,), by some events. `prior`: what a mean is held towards, an item each."""
+    rows = dataset.item_rows[events]
+    decay: Shares = np.ones(len(rows), np.float64)
+    if config.half_life is not None and dataset.times is not None and dataset.time_kind == "timestamp":
+        days_before = (dataset.times.max(initial=0) - dataset.times[events]) / MS_PER_DAY
+        decay = np.exp2(-days_before / config.half_life)
+    count = _summed(rows, decay, dataset.n_items)
     if config.measure == "count":
-        return events
-    weights = dataset.weights[counted].astype(np.float64)
-    summed = np.bincount(rows, weights=decay * weights, minlength=dataset.n_items)
+        return count
+    total = _summed(rows, decay * dataset.weights[events], dataset.n_items)
     if config.measure == "weight":
-        return summed
-    held: npt.NDArray[np.float64] = (summed + config.smoothing * prior) / np.maximum(events + config.smoothing, 1e-12)
+        return total
+    held: Shares = (total + config.smoothing * prior) / np.maximum(count + config.smoothing, 1e-12)
     return held
 
 
+def _summed(rows: npt.NDArray[np.int32], values: Shares, n_items: int) -> Shares:
+    return np.bincount(rows, weights=values, minlength=n_items).astype(np.float64)
+
+
 def _ranked(score: npt.NDArray[np.float64], tie: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Rows by score, then `tie`, then row. Ranked as stored, in float32, so what is stored is never out of order."""
+    """Rows by score, then `tie`, then row. Scores compare as they are stored, in float32."""
     return np.lexsort((np.arange(len(score)), -tie, -score.astype(np.float32)))

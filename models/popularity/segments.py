@@ -23,10 +23,11 @@ Segments = tuple[npt.NDArray[np.int32], list[str]]
 
 
 def segments_of(dataset: Dataset, columns: Sequence[str]) -> Segments:
-    """Number the users' segments. A missing value counts as "unknown"; a user with nothing known is in segment 0.
+    """Give each user the number of their segment.
 
-    Names are "column=value" joined by ",", numbered in their sorted order. Raises InputError for a column that
-    the users' table lacks.
+    A missing value counts as "unknown"; a user with nothing known is in segment 0. Names are "column=value"
+    joined by ",", numbered in their sorted order. Raises InputError for a column that the users' table
+    lacks.
     """
     if not columns:
         return np.zeros(dataset.n_users, np.int32), ["all"]
@@ -47,7 +48,7 @@ def segments_of(dataset: Dataset, columns: Sequence[str]) -> Segments:
 
 
 def segment_choices(dataset: Dataset) -> list[tuple[str, ...]]:
-    """Columns worth trying: (), age and sex together where there are such, then each usable column, then pairs."""
+    """Columns worth trying: none, age and sex together, then each usable column, then pairs."""
     if dataset.users is None:
         return [()]
     usable = [name for name in dataset.users.columns if _usable(dataset.users[name])]
@@ -67,7 +68,9 @@ def _usable(column: pl.Series) -> bool:
 def _categories(dataset: Dataset, name: str) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.bool_]]:
     if dataset.users is None or name not in dataset.users.columns:
         have = [] if dataset.users is None else dataset.users.columns
-        raise InputError(f"popularity: no column {name!r} to make segments of in the users' table (columns: {have})")
+        raise InputError(
+            f"popularity: no column {name!r} to make segments of in the users' table (columns: {have})"
+        )
     column = dataset.users[name]
     if column.dtype.is_nested():
         raise InputError(f"popularity: column {name!r} holds lists; segments need one value a user")

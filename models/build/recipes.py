@@ -1,0 +1,186 @@
+"""The models a build knows: what they need, where their search starts, and what it may try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from models.als import als
+from models.build.tuning import Axis
+from models.data.dataset import Dataset
+from models.ease import ease
+from models.event_weights import recency_of
+from models.knn import item_knn
+from models.knn.truncation import narrowed
+from models.popularity import popularity
+from models.popularity.segments import segment_choices
+from models.trained import TrainedModel
+
+Effort = Literal["off", "quick", "full"]
+MORE_IN_FULL = 3
+"""A full search may fit so many times what a quick one may."""
+
+
+class Train(Protocol):
+    """A trainer, as every room of models has one."""
+
+    def __call__(self, dataset: Dataset, config: Any, *, seed: int, progress: bool = False) -> TrainedModel:
+        """Train on all events of a data set."""
+
+
+def _same(config: Any) -> Any:
+    return config
+
+
+def _as_fitted(fit: TrainedModel, _dataset: Dataset, _config: Any) -> TrainedModel:
+    return fit
+
+
+def _as_configured(fit: TrainedModel, dataset: Dataset, config: Any) -> TrainedModel:
+    """An item-to-item fit with the configuration's own recency and width."""
+    arrays = fit.arrays
+    width = getattr(config, "width", None)
+    if width is not None and "indptr" in arrays:
+        arrays = narrowed(arrays, width)
+    parameters = recency_of(dataset, config.history_half_life)
+    return replace(fit, arrays=arrays, parameters=parameters, training={**fit.training, **asdict(config)})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One model. `axes` and `fits` look at the data's shape, never at its name.
+
+    lacks: what the data lacks for this model, in words; None if nothing. fits: how many fits a quick search may
+    take. fit_of: the configuration to fit for a given one; refined: makes that fit into what the given one
+    would train. So settings that only scoring reads are tried without a new fit. margin: see
+    `models.build.tuning.climb`.
+    """
+
+    config_type: type[Any]
+    train: Train
+    axes: Callable[[Dataset], tuple[Axis, ...]]
+    fits: Callable[[Dataset], int]
+    start: Callable[[Dataset], Any]
+    lacks: Callable[[Dataset], str | None] = lambda _: None
+    fit_of: Callable[[Any], Any] = _same
+    refined: Callable[[TrainedModel, Dataset, Any], TrainedModel] = _as_fitted
+    margin: float = 0.0
+
+
+WIDEST = 800
+"""EASE weights kept of a row, at most, where not all are."""
+_RECENCY = (None, 100, 50, 20, 10, 5, 3, 2, 1)
+"""Half-lives in items."""
+
+
+def _recency(dataset: Dataset, field: str, probes: tuple[int | None, ...]) -> tuple[Axis, ...]:
+    return () if dataset.times is None else (Axis(field, _RECENCY, probes),)
+
+
+def _weights(dataset: Dataset) -> tuple[Axis, ...]:
+    repeated = dataset.matrix().nnz < len(dataset)
+    if not repeated and (len(dataset) == 0 or float(np.ptp(dataset.weights)) == 0.0):
+        return ()
+    return (Axis("weights", ("binary", "log", "given"), ("log",)),)
+
+
+def _scaled(most: int, least: int, share: float) -> int:
+    return max(least, min(most, int(most * share)))
+
+
+def _popular_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    axes: tuple[Axis, ...] = ()
+    if dataset.time_kind == "timestamp":
+        axes += (
+            Axis("days", (None, 180, 90, 60, 30, 14, 7, 3), (7, 14, 30, 90)),
+            Axis("half_life", (None, 180, 90, 60, 30, 14, 7, 3), (7, 30)),
+        )
+    choices = tuple(segment_choices(dataset))
+    if len(choices) > 1:
+        axes += (Axis("segments", choices, choices), Axis("smoothing", (10, 30, 100, 300, 1000, 3000)))
+    return axes
+
+
+def _als_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    return (
+        *_recency(dataset, "half_life", (20, 5, 2)),
+        Axis("factors", (8, 16, 32, 64, 96, 128, 192, 256), (32, 128)),
+        Axis("regularization", (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0), (1.0, 30.0)),
+        Axis("alpha", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 40.0), (0.5, 8.0)),
+        *_weights(dataset),
+        Axis("iterations", (8, 15, 25)),
+    )
+
+
+def _knn_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    return (
+        *_recency(dataset, "history_half_life", (20, 5, 2)),
+        Axis("weighting", ("cosine", "tfidf", "bm25"), ("tfidf", "bm25")),
+        Axis("neighbours", (20, 50, 100, 200, 400, 800), (50,)),
+        *_recency(dataset, "half_life", (20,)),
+        *_weights(dataset),
+        Axis("shrinkage", (0.0, 10.0, 50.0), (10.0,)),
+    )
+
+
+def _ease_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    widths = () if dataset.n_items <= ease.DENSE_ITEMS else (Axis("width", (50, 100, 200, 400, WIDEST)),)
+    return (
+        *_recency(dataset, "history_half_life", (20, 5, 2)),
+        Axis("regularization", (10.0, 30.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 5000.0), (100.0, 2000.0)),
+        *_recency(dataset, "half_life", (20,)),
+        *widths,
+    )
+
+
+def _pairs_of_items(dataset: Dataset) -> float:
+    """How many item pairs users make: what item-to-item counting costs."""
+    per_user = np.bincount(dataset.user_rows, minlength=1).astype(np.float64)
+    return float((per_user**2).sum())
+
+
+def _ease_lacks(dataset: Dataset) -> str | None:
+    n = len(np.unique(dataset.item_rows))
+    return None if n <= ease.MAX_ITEMS else f"{n} items with events; EASE takes up to {ease.MAX_ITEMS}"
+
+
+RECIPES: dict[str, Recipe] = {
+    "popular": Recipe(
+        popularity.Config,
+        popularity.train,
+        axes=_popular_axes,
+        fits=lambda _: 40,
+        start=lambda _: popularity.Config(),
+        margin=1.0,
+    ),
+    "als": Recipe(
+        als.Config,
+        als.train,
+        axes=_als_axes,
+        fits=lambda data: _scaled(24, 8, 2e6 / max(len(data), 1)),
+        start=lambda _: als.Config(),
+    ),
+    "knn": Recipe(
+        item_knn.Config,
+        item_knn.train,
+        axes=_knn_axes,
+        fits=lambda data: _scaled(16, 4, 1e9 / max(_pairs_of_items(data), 1.0)),
+        start=lambda _: item_knn.Config(),
+        fit_of=lambda config: replace(config, history_half_life=None),
+        refined=_as_configured,
+    ),
+    "ease": Recipe(
+        ease.Config,
+        ease.train,
+        axes=_ease_axes,
+        fits=lambda data: _scaled(10, 1, 2e11 / max(float(data.n_items), 1.0) ** 3),
+        start=lambda data: ease.Config(width=400 if data.n_items > ease.DENSE_ITEMS else None),
+        lacks=_ease_lacks,
+        fit_of=lambda config: replace(config, history_half_life=None, width=config.width and WIDEST),
+        refined=_as_configured,
+    ),
+}
+"""In the order they are trained and shown."""

@@ -1,0 +1,87 @@
+"""Tune one model on the validation split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from models.build.recipes import MORE_IN_FULL, RECIPES, Effort
+from models.build.scoring import Exam, exam_of, ndcg
+from models.build.tuning import Found, Gains, Trial, climb
+from models.data.dataset import Dataset
+from models.data.splits import Split
+from models.trained import TrainedModel
+
+MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
+MAX_EXAMINED = {"quick": 2_000, "full": 10_000}
+_FITS_KEPT = 2
+
+
+def tune(
+    name: str,
+    split: Split,
+    effort: Effort,
+    *,
+    seed: int = 0,
+    start: Any = None,
+    seconds: float = math.inf,
+    on_trial: Callable[[Trial[Any]], None] = lambda _: None,
+) -> Found[Any]:
+    """Search for the settings of the model `name` that give the best validation NDCG@10.
+
+    Data of more than MAX_EVENTS events is thinned by whole users, and MAX_EXAMINED users are examined, both drawn by
+    `seed`. With effort "off", or nobody to examine, the start stands untried. Without a limit of `seconds` equal
+    inputs end equal.
+    """
+    recipe = RECIPES[name]
+    start = recipe.start(split.train) if start is None else start
+    if effort == "off":
+        return Found(start, math.nan, ())
+    train = thinned(split.train, MAX_EVENTS[effort], seed)
+    exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed)
+    if len(exam) == 0:
+        return Found(start, math.nan, ())
+    fits = recipe.fits(train) * (MORE_IN_FULL if effort == "full" else 1)
+    examiner = _Examiner(name, train, exam, seed)
+    return climb(
+        start,
+        recipe.axes(train),
+        examiner.gains,
+        max_fits=fits,
+        seconds=seconds,
+        margin=recipe.margin,
+        fit_of=recipe.fit_of,
+        on_trial=on_trial,
+    )
+
+
+def thinned(dataset: Dataset, most: int, seed: int) -> Dataset:
+    """Keep all events of some users, drawn by `seed`, so that about `most` events are left."""
+    if len(dataset) <= most:
+        return dataset
+    per_user = np.bincount(dataset.user_rows, minlength=dataset.n_users)
+    order = np.random.default_rng(seed).permutation(dataset.n_users)
+    kept = np.zeros(dataset.n_users, bool)
+    kept[order[np.cumsum(per_user[order]) <= most]] = True
+    return dataset.select(kept[dataset.user_rows])
+
+
+class _Examiner:
+    """Trains a configuration and examines it; remembers the last fits."""
+
+    def __init__(self, name: str, train: Dataset, exam: Exam, seed: int) -> None:
+        self._recipe, self._train, self._exam, self._seed = RECIPES[name], train, exam, seed
+        self._fits: dict[Any, TrainedModel] = {}
+
+    def gains(self, config: Any) -> Gains:
+        fit_config = self._recipe.fit_of(config)
+        fit = self._fits.pop(fit_config, None)
+        if fit is None:
+            fit = self._recipe.train(self._train, fit_config, seed=self._seed)
+        self._fits[fit_config] = fit
+        while len(self._fits) > _FITS_KEPT:
+            self._fits.pop(next(iter(self._fits)))
+        return ndcg(self._recipe.refined(fit, self._train, config), self._exam)
