@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from service.errors import BundleRefused
 
 ALLOWED_DTYPES = frozenset({"<i8", "<i4", "<f4", "|u1"})
 _CHUNK_BYTES = 1 << 22
+_MAGIC = b"\x93NUMPY\x01\x00"
+_MAX_HEADER_BYTES = 10_000
+# A header is Python source by definition, and numpy evaluates it. Bundles hold the one form that writers emit.
+_HEADER = re.compile(
+    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:[0-9]{1,15}, ?)*(?:[0-9]{1,15})?)\), ?\} *\n"
+)
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -36,19 +44,12 @@ def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
         raise BundleRefused(
             name, f"dtype {entry.dtype!r} is not one of {sorted(ALLOWED_DTYPES)}, or no shape"
         )
-    with path.open("rb") as file:
-        try:
-            version = npy_format.read_magic(file)
-            if version != (1, 0):
-                raise BundleRefused(name, f"npy version {version} is not (1, 0)")
-            shape, fortran, dtype = npy_format.read_array_header_1_0(file, max_header_size=10_000)
-        except (ValueError, EOFError, UnicodeDecodeError) as error:
-            raise BundleRefused(name, f"not an npy array: {error}") from error
-        start = file.tell()
-    if dtype.str != entry.dtype:
-        raise BundleRefused(name, f"dtype is {dtype.str}, the manifest says {entry.dtype}")
+    descr, fortran, shape, start = _read_header(path, name)
+    if descr != entry.dtype:
+        raise BundleRefused(name, f"dtype is {descr}, the manifest says {entry.dtype}")
     if list(shape) != entry.shape or fortran:
         raise BundleRefused(name, f"shape is {list(shape)}, the manifest says {entry.shape}")
+    dtype = np.dtype(descr)
     expected = start + math.prod(shape) * dtype.itemsize
     if expected != entry.bytes:
         raise BundleRefused(name, f"{entry.bytes} bytes do not hold shape {list(shape)} of {dtype.str}")
@@ -58,6 +59,23 @@ def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
         _refuse_unless_finite(path, name, start, dtype)
     mapped = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
     return np.asarray(mapped)  # the plain class slices faster; the map lives on as its base
+
+
+def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int]:
+    """Type, Fortran order, shape, and where the values begin. Raises BundleRefused for any other kind of header."""
+    with path.open("rb") as file:
+        begins = file.read(len(_MAGIC) + 2)
+        if begins[:-2] != _MAGIC:
+            raise BundleRefused(name, "not an npy array of version 1.0")
+        length = int.from_bytes(begins[-2:], "little")
+        if length > _MAX_HEADER_BYTES:
+            raise BundleRefused(name, f"the npy header is larger than {_MAX_HEADER_BYTES} bytes")
+        found = _HEADER.fullmatch(file.read(length))
+    if found is None:
+        raise BundleRefused(name, "not an npy array: its header is not that of a plain array")
+    descr, fortran, sizes = (part.decode() for part in found.groups())
+    shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
+    return descr, fortran == "True", shape, len(begins) + length
 
 
 def _refuse_unless_finite(path: Path, name: str, start: int, dtype: np.dtype[Any]) -> None:

@@ -22,11 +22,13 @@ def verify_files(root: Path) -> Manifest:
 
     Raises BundleRefused naming the file and the reason.
     """
-    manifest_path = root / MANIFEST
     _plain_file(root, MANIFEST)
-    if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleRefused(MANIFEST, f"larger than {MAX_MANIFEST_BYTES} bytes")
-    manifest = parse_manifest(manifest_path.read_bytes())
+    try:
+        with (root / MANIFEST).open("rb") as file:
+            raw = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleRefused(MANIFEST, f"cannot be read: {error}") from error
+    manifest = parse_manifest(raw)
     present = _walk(root)
     for name in sorted(present - set(manifest.files) - {MANIFEST}):
         raise BundleRefused(name, "the manifest does not name this file")
@@ -39,10 +41,13 @@ def verify_files(root: Path) -> Manifest:
 
 def _verify_file(root: Path, name: str, entry: FileEntry) -> None:
     _plain_file(root, name)
-    size = (root / name).stat().st_size
-    if size != entry.bytes:
-        raise BundleRefused(name, f"{size} bytes, the manifest says {entry.bytes}")
-    digest = sha256_of(root / name)
+    try:
+        size = (root / name).stat().st_size
+        if size != entry.bytes:
+            raise BundleRefused(name, f"{size} bytes, the manifest says {entry.bytes}")
+        digest = sha256_of(root / name)
+    except OSError as error:
+        raise BundleRefused(name, f"cannot be read: {error}") from error
     if digest != entry.sha256:
         raise BundleRefused(name, f"sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…")
 

@@ -138,7 +138,11 @@ def parse_manifest(raw: bytes) -> Manifest:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleRefused(MANIFEST, f"{place}: {first['msg']}") from error
-    if bundle_id_of(document) != manifest.bundle_id:
+    try:
+        content_id = bundle_id_of(document)
+    except orjson.JSONEncodeError as error:  # nested deeper than can be written
+        raise BundleRefused(MANIFEST, f"cannot be hashed: {error}") from error
+    if content_id != manifest.bundle_id:
         raise BundleRefused(MANIFEST, "bundle_id does not match the content")
     if manifest.default_model not in manifest.models:
         raise BundleRefused(MANIFEST, f"default_model {manifest.default_model!r} is not among the models")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import hnswlib
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.bundle.arrays import map_array, stream_rows
 from service.bundle.files import verify_files
@@ -29,6 +29,8 @@ _REQUIRED = {
     "factors": {"item_rows", "item_vectors", "user_rows", "user_vectors"},
     "lists": {"indptr", "items", "scores"},
 }
+MAX_NORM = 1e15
+"""Above it an inner product of two vectors may leave float32."""
 _ITEM_ITEM = ({"dense"}, {"indptr", "indices", "weights"})
 _DTYPES = {
     "indptr": "<i8", "items": "<i4", "scores": "<f4", "user_segment": "<i4", "item_rows": "<i4", "item_vectors": "<f4",
@@ -97,6 +99,13 @@ class Bundle:
         view = self.history_indptr.data  # plain integers, no numpy scalars
         history: ItemRows = self.history_items[view[user_row] : view[user_row + 1]]
         return history
+
+
+class _FoldIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    regularization: Annotated[float, Field(ge=0)]
+    alpha: Annotated[float, Field(gt=0)]
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -276,6 +285,15 @@ class _Reader:
                 raise BundleRefused(
                     name, f"golden queries of {model!r}: as many answers as questions are needed"
                 )
+            if len(queries.hnsw_item_rows) not in (0, len(queries.user_rows)):
+                raise BundleRefused(
+                    name, f"golden queries of {model!r}: the index answered only some of them"
+                )
+            for items, scores in zip(queries.item_rows, queries.scores, strict=True):
+                if not len(items) == len(scores) > 0:
+                    raise BundleRefused(
+                        name, f"golden queries of {model!r}: an answer without items or scores"
+                    )
         return golden
 
     # -- models ---------------------------------------------------------------------------------------------
@@ -366,16 +384,33 @@ class _Reader:
             "user_rows": user_rows,
             "user_vectors": user_vectors,
         }
-        if "gram" in entry.files:
+        if "fold_in" in entry.parameters or "gram" in entry.files:
             arrays["gram"] = self._array(entry.files, "gram", "<f4", (dim, dim))
+            self._check_fold_in(entry, arrays)
         return arrays
+
+    def _check_fold_in(self, entry: ModelEntry, arrays: Mapping[str, Array]) -> None:
+        """The solver's settings and its matrix: a wrong one would fail, or answer wrongly, on a request."""
+        try:
+            settings = _FoldIn.model_validate(entry.parameters.get("fold_in"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, ("fold_in", *first["loc"])))
+            raise BundleRefused(MANIFEST, f"parameters.{place}: {first['msg']}") from error
+        name, gram = entry.files["item_vectors"], arrays["gram"]
+        expected = np.zeros(gram.shape, np.float64)
+        for _, rows in stream_rows(self.path / name, arrays["item_vectors"]):
+            expected += rows.astype(np.float64).T @ rows
+        scale = float(np.abs(expected).max()) + settings.regularization
+        if not np.allclose(gram, expected, rtol=1e-3, atol=1e-4 * scale):
+            raise BundleRefused(entry.files["gram"], f"is not the Gram matrix of {name}")
 
     def _check_norms(self, name: str, vectors: Array, *, unit: bool, descending: bool) -> None:
         last = np.inf
         for first, rows in stream_rows(self.path / name, vectors):
             norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-            if not np.isfinite(norms).all() or (norms == 0).any():
-                worst = int(np.argmin(np.where(np.isfinite(norms), norms, 0)))
+            if not (norms < MAX_NORM).all() or (norms == 0).any():
+                worst = int(np.argmin(np.where(norms < MAX_NORM, norms, 0)))
                 raise BundleRefused(
                     name,
                     f"the vector of row {first + worst} has no usable norm",

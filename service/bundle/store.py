@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,7 +86,7 @@ class ArtifactStore:
                 MANIFEST, f"bundle_id is {manifest.bundle_id}, the folder is called {bundle_id}"
             )
         history: tuple[str, ...] = ()
-        if self.pointer.exists():
+        with suppress(InputError):  # nothing published yet, or a damaged pointer, which this one replaces
             before = self.published()
             history = before.history if before.bundle_id == bundle_id else (*before.history, before.bundle_id)
         self._point(bundle_id, history)
