@@ -1,7 +1,8 @@
 """Fold-in: the vector of a user who has a history but no trained vector, solved from fixed item vectors.
 
 Implicit ALS (Hu, Koren, Volinsky, ICDM 2008, section 4): with confidences c_i over the items i of the history,
-x = (YtY + reg I + sum_i (c_i - 1) y_i y_i^T)^-1 sum_i c_i y_i. Item weights are 1, so c_i = alpha.
+x = (YtY + reg I + sum_i (c_i - 1) y_i y_i^T)^-1 sum_i c_i y_i. c_i = alpha, or, where training weighed pairs by
+recency, alpha for the newest item and half for every `half_life` items after it, at least LEAST of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from service.recommender.recency import fading
+
 Vector = npt.NDArray[np.float32]
+LEAST = 2.0**-10
 
 
 class AlsFoldIn:
@@ -22,15 +26,21 @@ class AlsFoldIn:
         *,
         regularization: float,
         alpha: float,
+        half_life: float | None = None,
     ) -> None:
-        self._vectors, self._alpha = item_vectors, alpha
+        self._vectors, self._alpha, self._half_life = item_vectors, alpha, half_life
         self._base = gram.astype(np.float64) + regularization * np.eye(len(gram))
 
     def solve(self, positions: npt.NDArray[np.integer]) -> Vector:
-        """Vector of a user whose history stands at these positions of `item_vectors`; float32 (dim,)."""
+        """Vector of a user whose history, oldest first, stands at these positions of `item_vectors`; float32 (dim,)."""
         history = self._vectors[positions].astype(np.float64)
-        left = self._base + (self._alpha - 1.0) * (history.T @ history)
-        right = self._alpha * history.sum(axis=0)
+        if self._half_life is None:
+            left = self._base + (self._alpha - 1.0) * (history.T @ history)
+            right = self._alpha * history.sum(axis=0)
+        else:
+            confidences = self._alpha * fading(len(history), self._half_life, least=LEAST)
+            left = self._base + (history.T * (confidences - 1.0)) @ history
+            right = confidences @ history
         solved: Vector = np.linalg.solve(left, right).astype(np.float32)
         return solved
 

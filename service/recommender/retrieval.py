@@ -14,6 +14,7 @@ from service.domain import Candidates, ItemRows, Scores, Source
 from service.recommender.exact import ExactIndex
 from service.recommender.filters import Eligible
 from service.recommender.fold_in import AlsFoldIn, mean_vector
+from service.recommender.recency import fading, half_life_in, telling
 from service.recommender.user_state import UserState
 
 Vector = npt.NDArray[np.float32]
@@ -47,6 +48,7 @@ class UserVectors:
             self._fold_in = AlsFoldIn(
                 self._items, model.arrays["gram"],
                 regularization=float(settings["regularization"]), alpha=float(settings["alpha"]),
+                half_life=half_life_in(settings, "half_life"),
             )  # fmt: skip
 
     def of(self, user: UserState) -> tuple[Vector, Source] | None:
@@ -157,6 +159,10 @@ class ItemItemRetriever:
         if self._dense is None:
             self._indptr, self._indices = model.arrays["indptr"], model.arrays["indices"]
             self._weights = model.arrays["weights"]
+        half_life = half_life_in(model.entry.parameters, "history_half_life")
+        self._recency = (
+            None if half_life is None else fading(telling(half_life), half_life).astype(np.float32)
+        )
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
         """Up to n candidates, best first; None for a user whose history leads nowhere."""
@@ -181,16 +187,27 @@ class ItemItemRetriever:
         )
 
     def scores(self, history: ItemRows) -> Scores:
-        """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item."""
+        """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item.
+
+        A row counts by its item's recency where the model says how fast that fades.
+        """
+        recency = self._recency
+        if recency is not None:
+            history = history[-len(recency) :]
+            recency = recency[-len(history) :]
         if self._dense is not None:
-            dense: Scores = self._dense[history].sum(axis=0)
+            rows = self._dense[history]
+            dense: Scores = rows.sum(axis=0) if recency is None else recency @ rows
             return dense
         starts = self._indptr[history]
         lengths = self._indptr[history + 1] - starts
         ends = lengths.cumsum()
         places = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
         touched = self._indices[places]
-        sums = np.bincount(touched, weights=self._weights[places], minlength=self._n_items).astype(np.float32)
+        weights = self._weights[places]
+        if recency is not None:
+            weights = weights * np.repeat(recency, lengths)
+        sums = np.bincount(touched, weights=weights, minlength=self._n_items).astype(np.float32)
         scores: Scores = np.full(self._n_items, -np.inf, np.float32)
         scores[touched] = sums[touched]
         return scores
