@@ -22,10 +22,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, required=True, metavar="S", help="same seed, same bytes")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default: csv")
-    parser.add_argument(
-        "--start", type=date.fromisoformat, default=START, metavar="DATE", help=f"default: {START}"
-    )
-    parser.add_argument("--end", type=date.fromisoformat, default=END, metavar="DATE", help=f"default: {END}")
+    parser.add_argument("--start", type=_day, default=START, metavar="DATE", help=f"default: {START}")
+    parser.add_argument("--end", type=_day, default=END, metavar="DATE", help=f"default: {END}")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as {START}") from error
 
 
 def run(args: argparse.Namespace) -> int:

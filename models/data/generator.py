@@ -59,12 +59,14 @@ def generate(
     interactions, users, items = (out / f"{stem}.{file_format}" for stem in STEMS)
     taken = [file for stem in STEMS for file in sorted(out.glob(f"{stem}.*"))]
     if taken:
-        raise InputError(f"{taken[0]} exists: generate into a folder without a data set")
+        raise InputError(
+            f"--out {out}: {taken[0].name} is there already; generate into a folder without a data set"
+        )
     for_world, for_audience, for_watching, for_tables = np.random.SeedSequence(seed).spawn(4)
     world = make_world(n_items, (end - start).days + 1, np.random.default_rng(for_world))
     if n_interactions > (most := capacity(n_users, world)):
         raise InputError(
-            f"{n_interactions:,} interactions are too many for {n_users:,} users and {n_items:,} items "
+            f"--interactions {n_interactions}: too many for {n_users:,} users and {n_items:,} items "
             f"(at most {most:,}, as nobody watches an item twice): ask for more users or items"
         )
     rng = np.random.default_rng(for_audience)

@@ -54,7 +54,8 @@ class IdColumn:
 
 def _all_canonical(values: pl.Series) -> bool:
     if values.dtype.is_integer():
-        return bool(((values >= 0) & (values < END_OF_INTEGERS)).all())
+        wide = values.cast(pl.Int64, strict=False)
+        return bool(((wide >= 0) & (wide < END_OF_INTEGERS)).fill_null(value=False).all())
     return bool(values.str.contains(CANONICAL_INTEGER).all())
 
 
