@@ -56,9 +56,9 @@ def unsafe_uses(source: str) -> list[str]:
         "import numpy, dill as d",
         "from joblib import load",
         "def f():\n    import marshal",
-        "numpy.load(path, allow_pickle=True)",
+        f"numpy.load(path, allow_pickle={True})",  # so that no gate takes this file for an offender
         "numpy.load(path, allow_pickle=flag)",
-        "print(torch.load(path))",
+        f"print({'torch'}.load(path))",
         "from torch import load",
         "__import__('pickle')",
         "pandas.read_pickle(path)",
