@@ -17,6 +17,7 @@ from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
 from service.api.reco import PREFIX, RecoRoute, answer_not_ready
+from service.api.routes import add_routes
 from service.api.services import Services
 from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
@@ -93,6 +94,7 @@ def create_app(
     app.include_router(health)
     if settings.admin_port is None:
         app.include_router(metrics)
+    add_routes(app, app.state.families, settings)
     return app
 
 

@@ -1,0 +1,81 @@
+"""What every route but the hot one does around the pipeline: one bundle, one rescue, one disclosure, one count."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from service.api.services import Services
+from service.domain import Deadline, Plan, Query, Slate
+from service.errors import NotReady, RequestError
+from service.recommender.live import LiveBundle
+from service.recommender.pipeline import recommend
+
+
+def live_of(services: Services) -> LiveBundle:
+    """The one reference that a request reads. Raises NotReady."""
+    live = services.serving.live
+    if live is None:
+        raise NotReady
+    return live
+
+
+def slate_for(query: Query, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline) -> Slate:
+    """Run the line and count its slate; a line that breaks is answered by what is popular, as one that is late is.
+
+    Raises RequestError for a query that can't be answered as asked.
+    """
+    try:
+        slate = recommend(query, plan, live, deadline)
+    except RequestError:
+        raise
+    except Exception as error:
+        services.log.event(
+            time.time(), "ERROR", "the line broke; answering with what is popular", error=error
+        )
+        slate = recommend(query, Plan("popular"), live, deadline)
+        slate = dataclasses.replace(slate, degraded=(*slate.degraded, "error"))
+    services.telemetry.model(plan.model).slate(slate)
+    return slate
+
+
+def slate_response(
+    document: Any, slate: Slate, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline
+) -> Response:
+    """Answer with a document made of a slate, disclose in headers what made it, and count the answer."""
+    headers = {"X-Reco-Model": plan.model, "X-Reco-Source": slate.source, **degraded_header(slate.degraded)}
+    response = bundle_response(document, live, slate.timings, deadline, headers)
+    counts = services.telemetry.model(plan.model)
+    seconds = deadline.now() - deadline.started_at
+    counts.answered(200, seconds)
+    if deadline.started_at + seconds > deadline.expires_at:
+        counts.overruns += 1
+    return response
+
+
+def bundle_response(
+    document: Any,
+    live: LiveBundle,
+    timings: Iterable[tuple[str, float]],
+    deadline: Deadline,
+    headers: Mapping[str, str],
+) -> Response:
+    """Answer with a document, its bundle, and where the time went."""
+    total = ("total", deadline.now() - deadline.started_at)
+    timing = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in (*timings, total))
+    return Response(
+        orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS),
+        media_type="application/json",
+        headers={"X-Reco-Bundle": live.bundle_id, "Server-Timing": timing, **headers},
+    )
+
+
+def degraded_header(degraded: Iterable[str]) -> dict[str, str]:
+    """Name what was skipped; nothing when nothing was."""
+    names = ",".join(degraded)
+    return {"X-Reco-Degraded": names} if names else {}

@@ -1,0 +1,24 @@
+"""Which routes an app has beside the hot one: /v1, and the profiles that the settings switch on."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from service.api import openapi, problems
+from service.api.compat import handbook, mts
+from service.api.error_handlers import ErrorFamilies
+from service.api.v1 import PREFIX, v1
+from service.settings import Settings
+
+
+def add_routes(app: FastAPI, families: ErrorFamilies, settings: Settings) -> None:
+    """Add them, each with its family of errors, and the document that describes them all."""
+    families.add(PREFIX + "/", problems.render)
+    app.include_router(v1)
+    if "mts" in settings.profiles:
+        mts.join_families(families)
+        app.include_router(mts.mts)
+    if "handbook" in settings.profiles:
+        handbook.join_families(families, settings.handbook_error)
+        app.include_router(handbook.handbook)
+    openapi.describe(app, settings)

@@ -1,0 +1,332 @@
+"""/v1: recommend, recommend:batch, similar, models. FastAPI as people know it, over the one pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
+
+from service.api.answering import bundle_response, degraded_header, live_of, slate_for, slate_response
+from service.api.error_handlers import Fault, fault_of
+from service.api.guarded import GuardedRoute, bearer, deadline_of, services_of
+from service.api.problems import MEDIA_TYPE, problem_of
+from service.api.services import Services
+from service.api.v1_schemas import (
+    BatchAnswer,
+    BatchBody,
+    FilterBody,
+    ModelsAnswer,
+    RecommendAnswer,
+    RecommendBody,
+    RecommendQuery,
+    SimilarAnswer,
+    SimilarBody,
+)
+from service.domain import Deadline, IdKind, ItemFilter, Plan, Query, Slate
+from service.errors import InvalidRequest, RequestError, UserNotFound
+from service.policy.plan import plan_for
+from service.recommender.live import LiveBundle, LiveModel
+from service.recommender.retrieval import FactorsRetriever, HnswRetriever
+from service.recommender.similar import similar
+
+PREFIX = "/v1"
+_TURN_S = 0.002
+"""A batch lets other requests run after each such time."""
+
+_DISCLOSED: dict[str, Any] = {
+    "X-Request-Id": {
+        "schema": {"type": "string"},
+        "description": "the request's id: yours if you sent a tame one",
+    },
+    "X-Reco-Bundle": {"schema": {"type": "string"}, "description": "the bundle that answered"},
+    "Server-Timing": {"schema": {"type": "string"}, "description": "milliseconds by stage"},
+}
+_DISCLOSED_SLATE: dict[str, Any] = {
+    **_DISCLOSED,
+    "X-Reco-Model": {
+        "schema": {"type": "string"},
+        "description": "the model that answered, by its real name",
+    },
+    "X-Reco-Source": {"schema": {"type": "string"}, "description": "where the leading items came from"},
+    "X-Reco-Degraded": {
+        "schema": {"type": "string"},
+        "description": "stages that were skipped or overran, by commas; absent when the line ran whole",
+    },
+}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+_EVERYWHERE: dict[int | str, dict[str, Any]] = {
+    401: _problem("no token, or an unknown one"),
+    403: _problem("a token without the scope 'reco'"),
+    422: _problem("a malformed request; `errors` names every fault"),
+    500: _problem("the service failed; nothing is said of why"),
+    503: _problem("no bundle is live yet"),
+}
+_WITH_BODY: dict[int | str, dict[str, Any]] = {
+    400: _problem("the body is not strict JSON"),
+    413: _problem("the body is larger than 1 MiB"),
+    415: _problem("the content type is not application/json"),
+}
+
+v1 = APIRouter(
+    prefix=PREFIX,
+    tags=["v1"],
+    route_class=GuardedRoute,
+    dependencies=[Depends(bearer)],
+    responses=_EVERYWHERE,
+)
+
+
+@v1.post(
+    "/recommend",
+    response_model=RecommendAnswer,
+    responses={
+        **_WITH_BODY,
+        200: {"headers": _DISCLOSED_SLATE, "description": "a slate"},
+        404: _problem("a user id above the range, or an unknown model"),
+    },
+)
+async def recommend_items(request: Request, body: RecommendBody) -> Response:
+    """Recommend k items to a user, or to whoever has a history, among what a filter lets through.
+
+    An unknown user is no error: the answer is what is popular, and `source` says so.
+    """
+    services, deadline = services_of(request), deadline_of(request)
+    if body.budget_ms is not None:
+        deadline.lower(body.budget_ms / 1000)
+    live = live_of(services)
+    slate, plan = _slate(body, live, services, deadline, ("body",))
+    answer = {"request_id": request.state.request_id, "bundle": live.bundle_id, **_described(slate, plan)}
+    return slate_response(answer, slate, plan, live, services, deadline)
+
+
+@v1.post(
+    "/recommend:batch",
+    response_model=BatchAnswer,
+    responses={
+        **_WITH_BODY,
+        200: {"headers": _DISCLOSED, "description": "an outcome for every query, in order"},
+    },
+)
+async def recommend_batch(request: Request, body: BatchBody) -> Response:
+    """Answer many queries from one bundle under one budget.
+
+    Each has an answer or a problem of its own. When the budget is spent the remaining ones are answered by what is
+    popular, and their `degraded` says so.
+    """
+    services, deadline = services_of(request), deadline_of(request)
+    if body.budget_ms is not None:
+        deadline.lower(body.budget_ms / 1000)
+    most = services.settings.batch_max
+    if len(body.queries) > most:
+        raise InvalidRequest(("body", "queries"), "too_long", f"List should have at most {most} items")
+    live = live_of(services)
+    request_id: str = request.state.request_id
+    results: list[dict[str, Any]] = []
+    degraded: dict[str, None] = {}
+    turn_began = deadline.now()
+    for number, raw in enumerate(body.queries):
+        place = ("body", "queries", number)
+        try:
+            slate, plan = _slate(_query(raw, place), live, services, deadline, place)
+        except _Malformed as error:
+            results.append({"problem": problem_of(error.faults, request_id)})
+        except RequestError as error:
+            results.append({"problem": problem_of([fault_of(error)], request_id)})
+        else:
+            degraded.update(dict.fromkeys(slate.degraded))
+            described = _described(slate, plan)
+            results.append({"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}})
+        if deadline.now() - turn_began > _TURN_S:
+            await asyncio.sleep(0)
+            turn_began = deadline.now()
+    timings = (("batch", deadline.now() - deadline.started_at),)
+    answer = {
+        "request_id": request_id,
+        "bundle": live.bundle_id,
+        "results": results,
+        "timings_ms": _milliseconds(timings),
+    }
+    return bundle_response(answer, live, timings, deadline, degraded_header(degraded))
+
+
+@v1.post(
+    "/similar",
+    response_model=SimilarAnswer,
+    responses={
+        **_WITH_BODY,
+        200: {"headers": _DISCLOSED, "description": "neighbours, nearest first"},
+        404: _problem("an unknown item or model"),
+    },
+)
+async def similar_items(request: Request, body: SimilarBody) -> Response:
+    """Name the items nearest to an item, as one model sees them."""
+    services, deadline = services_of(request), deadline_of(request)
+    live = live_of(services)
+    _check_kind(body.item_id, live.bundle.manifest.item_id_kind, ("body", "item_id"))
+    k = _k(body.k, services, ("body",))
+    model = live.resolve(body.model)
+    began = deadline.now()
+    found = similar(body.item_id, k, model.name, live)
+    timings = (("similar", deadline.now() - began),)
+    answer = {
+        "request_id": request.state.request_id,
+        "bundle": live.bundle_id,
+        "model": model.name,
+        "items": [{"item_id": item_id, "score": score} for item_id, score in found],
+        "timings_ms": _milliseconds(timings),
+    }
+    return bundle_response(answer, live, timings, deadline, {"X-Reco-Model": model.name})
+
+
+@v1.get(
+    "/models",
+    response_model=ModelsAnswer,
+    responses={200: {"headers": _DISCLOSED, "description": "what is served right now"}},
+)
+async def models(request: Request) -> Response:
+    """List the served models: kind, vectors, how they are searched with what recall, and their offline metrics."""
+    live = live_of(services_of(request))
+    manifest = live.bundle.manifest
+    default = live.models["default"].name
+    named = sorted((name, model) for name, model in live.models.items() if name == model.name)
+    answer = {
+        "request_id": request.state.request_id,
+        "bundle": live.bundle_id,
+        "created_at": manifest.created_at,
+        "default": default,
+        "user_id_kind": manifest.user_id_kind,
+        "item_id_kind": manifest.item_id_kind,
+        "models": [_model(model, default=name == default) for name, model in named],
+    }
+    return bundle_response(answer, live, (), deadline_of(request), {})
+
+
+# -- one query ---------------------------------------------------------------------------------------------------
+
+Place = tuple[str | int, ...]
+
+
+class _Malformed(Exception):
+    """A query of a batch that breaks the schema."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+
+def _query(raw: Any, place: Place) -> RecommendQuery:
+    try:
+        return RecommendQuery.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise _Malformed([Fault(422, f["type"], f["msg"], (*place, *f["loc"])) for f in found]) from None
+
+
+def _slate(
+    asked: RecommendQuery, live: LiveBundle, services: Services, deadline: Deadline, place: Place
+) -> tuple[Slate, Plan]:
+    """Check what only the live bundle and the settings know, then run the line."""
+    manifest = live.bundle.manifest
+    if asked.user_id is None and asked.history is None:
+        raise InvalidRequest((*place, "user_id"), "missing", "Give a user_id or a history")
+    if asked.user_id is not None:
+        _check_kind(asked.user_id, manifest.user_id_kind, (*place, "user_id"))
+        if isinstance(asked.user_id, int) and asked.user_id > services.settings.max_user_id:
+            raise UserNotFound(asked.user_id)
+    plan = plan_for(asked.model, live)
+    _check_kinds(asked.history or (), manifest.item_id_kind, (*place, "history"))
+    query = Query(
+        user_id=asked.user_id,
+        k=_k(asked.k, services, place),
+        history=None if asked.history is None else tuple(asked.history),
+        filter=None if asked.filter is None else _filter(asked.filter, manifest.item_id_kind, place),
+        exclude_seen=asked.exclude_seen,
+    )
+    try:
+        return slate_for(query, plan, live, services, deadline), plan
+    except InvalidRequest as error:  # the line doesn't know that it answers one of a batch
+        raise InvalidRequest((*place, *error.location[1:]), error.kind, str(error)) from None
+
+
+def _filter(asked: FilterBody, kind: IdKind, place: Place) -> ItemFilter:
+    _check_kinds(asked.allow or (), kind, (*place, "filter", "allow"))
+    _check_kinds(asked.deny, kind, (*place, "filter", "deny"))
+    return ItemFilter(
+        allow=None if asked.allow is None else frozenset(asked.allow),
+        deny=frozenset(asked.deny),
+        attributes={name: tuple(values) for name, values in asked.attributes.items()},
+    )
+
+
+def _k(asked: int | None, services: Services, place: Place) -> int:
+    settings = services.settings
+    if asked is None:
+        return settings.k
+    if asked > settings.k_max:
+        message = f"Input should be less than or equal to {settings.k_max}"
+        raise InvalidRequest((*place, "k"), "less_than_equal", message)
+    return asked
+
+
+def _check_kind(given: int | str, kind: IdKind, place: Place) -> None:
+    if isinstance(given, int) != (kind == "int64"):
+        wanted, error = ("an integer", "int_type") if kind == "int64" else ("a string", "string_type")
+        raise InvalidRequest(place, error, f"Input should be {wanted}: the live bundle's ids are")
+
+
+def _check_kinds(given: Iterable[int | str], kind: IdKind, place: Place) -> None:
+    for number, identifier in enumerate(given):
+        _check_kind(identifier, kind, (*place, number))
+
+
+# -- answers -----------------------------------------------------------------------------------------------------
+
+
+def _described(slate: Slate, plan: Plan) -> dict[str, Any]:
+    return {
+        "model": plan.model,
+        "source": slate.source,
+        "degraded": slate.degraded,
+        "items": [
+            {"item_id": item_id, "score": score, "source": source}
+            for item_id, score, source in zip(slate.item_ids, slate.scores, slate.sources, strict=True)
+        ],
+        "timings_ms": _milliseconds(slate.timings),
+    }
+
+
+def _model(model: LiveModel, *, default: bool) -> dict[str, Any]:
+    entry = model.data.entry
+    retriever: str | None = None
+    recall: dict[str, Any] | None = None
+    if isinstance(model.retriever, HnswRetriever):
+        retriever = "hnsw"
+        if entry.retrieval is not None and entry.retrieval.hnsw is not None:
+            recall = entry.retrieval.hnsw.recall.model_dump()
+    elif isinstance(model.retriever, FactorsRetriever):
+        retriever, recall = "exact", {"at_10": 1.0, "at_100": 1.0, "queries": None}
+    return {
+        "name": model.name,
+        "kind": entry.kind,
+        "default": default,
+        "dim": entry.dim,
+        "space": entry.space,
+        "retriever": retriever,
+        "recall": recall,
+        "metrics": entry.metrics,
+    }
+
+
+def _milliseconds(timings: Iterable[tuple[str, float]]) -> dict[str, float]:
+    return {stage: round(seconds * 1000, 3) for stage, seconds in timings}
