@@ -100,11 +100,14 @@ requirements: setup ## Pin again what pyproject.toml asks for (ARGS=--upgrade fo
 	pin pyproject.toml --extra dev --constraint requirements/serve.txt -o requirements/dev.txt
 	pin --group pyproject.toml:builder --constraint requirements/dev.txt -o requirements/builder.txt
 
-locust: setup ## Load a running service and print a report (URL=, ARGS="--users 200 --run-time 1m"; RECO_TOKEN=)
-	@$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --host "$$URL" --users 50 --spawn-rate 50 --run-time 30s $(ARGS)
+# Both take the token of `make run` unless RECO_TOKEN says another.
+locust: setup ## Load a running service, print a report (URL=, ARGS="--ids artifacts/demo-data/users.csv")
+	@export RECO_TOKEN="$${RECO_TOKEN:-$$(cat "$$ARTIFACTS/demo-token" 2>/dev/null || true)}"
+	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --host "$$URL" --users 50 --spawn-rate 50 --run-time 30s $(ARGS)
 
 locust-web: setup ## The same with locust's web page
-	@$(BIN)/locust -f loadtest/locustfile.py --host "$$URL" $(ARGS)
+	@export RECO_TOKEN="$${RECO_TOKEN:-$$(cat "$$ARTIFACTS/demo-token" 2>/dev/null || true)}"
+	$(BIN)/locust -f loadtest/locustfile.py --host "$$URL" $(ARGS)
 
 clean: ## Remove caches and build leftovers; artifacts and .venv stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

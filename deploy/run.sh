@@ -11,9 +11,10 @@ host=${HOST:-127.0.0.1}
 mkdir -p "$artifacts"
 
 if [ -n "${DATA:-}" ]; then
-  data=$DATA
-  name=$(basename "$data")
+  data=$(realpath -- "$DATA")
+  name=$(basename -- "$data")
   name=${name%%.*}
+  : "${name:=data}"
 else
   data=$artifacts/demo-data
   name=demo
@@ -26,7 +27,17 @@ else
 fi
 
 bundles=$artifacts/$name
-[ -e "$bundles/current.json" ] || "$bin/reco" build --data "$data" --out "$bundles"
+source=$artifacts/$name.source
+if [ ! -e "$bundles/current.json" ]; then
+  "$bin/reco" build --data "$data" --out "$bundles"
+  printf '%s\n' "$data" >"$source"
+elif [ "$(cat "$source" 2>/dev/null)" != "$data" ]; then
+  echo "make run: $bundles was built from other data ($(cat "$source" 2>/dev/null || echo unknown));" \
+    "remove it, or set ARTIFACTS to another folder" >&2
+  exit 2
+else
+  echo "make run: serving what was built before; remove $bundles to build again" >&2
+fi
 
 token=$artifacts/demo-token
 [ -s "$token" ] || (umask 077 && "$bin/python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$token")
