@@ -1,0 +1,61 @@
+"""A typed client of the service, sync and async. Speaks HTTP only: nothing of the server is imported."""
+
+from service.client.answers import (
+    Batch,
+    BatchResult,
+    Filter,
+    Health,
+    Item,
+    Model,
+    Models,
+    Neighbour,
+    Question,
+    Recommendation,
+    Similar,
+    Slate,
+)
+from service.client.async_client import AsyncRecoClient
+from service.client.errors import (
+    AnswerNotUnderstood,
+    Fault,
+    Forbidden,
+    InvalidQuestion,
+    NotFound,
+    RecoClientError,
+    RequestRefused,
+    ServerFailed,
+    ServiceUnreachable,
+    ServiceUnready,
+    TimedOut,
+    Unauthorized,
+)
+from service.client.sync_client import RecoClient
+
+__all__ = [
+    "AnswerNotUnderstood",
+    "AsyncRecoClient",
+    "Batch",
+    "BatchResult",
+    "Fault",
+    "Filter",
+    "Forbidden",
+    "Health",
+    "InvalidQuestion",
+    "Item",
+    "Model",
+    "Models",
+    "Neighbour",
+    "NotFound",
+    "Question",
+    "RecoClient",
+    "RecoClientError",
+    "Recommendation",
+    "RequestRefused",
+    "ServerFailed",
+    "ServiceUnreachable",
+    "ServiceUnready",
+    "Similar",
+    "Slate",
+    "TimedOut",
+    "Unauthorized",
+]
