@@ -156,8 +156,8 @@ class AccessLog:
             b'{"time":"%b","level":"INFO","service_name":"%b","logger":"access","pid":%d,"method":%b,'
             b'"requested_url":%b,"status_code":%d,"request_time":%.6f,"request_id":"%b"'
             % (
-                self._time(record.at), SERVICE_NAME.encode(), self._pid, orjson.dumps(record.method), orjson.dumps(self._url(record)),
-                record.status, record.seconds, record.request_id,
+                self._time(record.at), SERVICE_NAME.encode(), self._pid, orjson.dumps(record.method),
+                orjson.dumps(self._url(record)), record.status, record.seconds, record.request_id,
             )
         )  # fmt: skip
         if record.model is not None:

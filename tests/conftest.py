@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from factories import tiny_dataset, write_tiny_bundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("RECO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -41,3 +42,19 @@ def component() -> Callable[[str, str], str]:
         pytest.skip(message)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifacts folder that holds one published bundle of the tiny data. Not to be written to."""
+    root = tmp_path_factory.mktemp("artifacts")
+    write_tiny_bundle(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def str_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with string ids."""
+    root = tmp_path_factory.mktemp("str-artifacts")
+    write_tiny_bundle(root, dataset=tiny_dataset(ids="str"))
+    return root

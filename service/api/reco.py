@@ -33,6 +33,7 @@ _METHODS = frozenset({"GET", "HEAD"})
 _NOT_FOUND = Fault(404, "http_exception", "Not Found")
 _NOT_ALLOWED = Fault(405, "http_exception", "Method Not Allowed", headers={"Allow": "GET, HEAD"})
 _SHOWN_NAME = 64
+_TWICE = b"given twice"
 
 _READ = frozenset(
     {
@@ -124,7 +125,7 @@ class _Asked:
                 elif name == b"origin":
                     self.origin = value
                 elif name == b"x-reco-budget-ms":
-                    self.budget = value
+                    self.budget = value if self.budget is None else _TWICE
                 else:
                     self.preflight = True
 
