@@ -106,6 +106,7 @@ class _FoldIn(BaseModel):
 
     regularization: Annotated[float, Field(ge=0)]
     alpha: Annotated[float, Field(gt=0)]
+    half_life: Annotated[float, Field(gt=0)] | None = None
 
 
 def load_bundle(path: Path) -> Bundle:
