@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, track
+from rich.status import Status
 
 T = TypeVar("T")
 
@@ -33,3 +34,28 @@ def advancing(label: str, total: int, shown: bool) -> Iterator[Callable[[], None
     with Progress(console=CONSOLE, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
+
+
+class Ticker:
+    """Counts steps whose number nobody knows beforehand; shown on a terminal only."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._count = what, 0
+        self._status: Status | None = None
+
+    def __enter__(self) -> Ticker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def tick(self, label: str) -> None:
+        """Count one more, under a label."""
+        self._count += 1
+        if not CONSOLE.is_terminal:
+            return
+        if self._status is None:
+            self._status = CONSOLE.status("")
+            self._status.start()
+        self._status.update(f"{label} ({self._count} {self._what})")

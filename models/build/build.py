@@ -1,0 +1,233 @@
+"""A build, as a straight line: read, split, tune, validate through the serving line, refit, bundle, publish."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.build.assemble import Assembled, assemble
+from models.build.index import IndexChoice
+from models.build.recipes import RECIPES, Effort
+from models.build.steps import Steps, peak_memory_mb
+from models.build.tune import tune
+from models.build.tuning import Trial
+from models.data.dataset import Dataset
+from models.data.read import read_dataset
+from models.data.splits import Split, validation_split
+from models.evaluation.run import Evaluation, Examiner
+from models.trained import TrainedModel
+from service.bundle.reader import load_bundle
+from service.bundle.store import ArtifactStore
+from service.errors import InputError
+from service.recommender.live import go_live
+
+CHOSEN_BY = "NDCG@10"
+MAX_VALIDATED = 20_000
+"""Users replayed through the serving line for the validation metrics; more are sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to build. `models` None: all that the data supports. `configs`: settings given, hence not tuned."""
+
+    data: Path
+    out: Path
+    models: tuple[str, ...] | None = None
+    configs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    effort: Effort = "quick"
+    reader: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    index: IndexChoice = "auto"
+    publish: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The bundle, and what a person or a script wants to know of its making. Metrics are the validation's."""
+
+    path: Path
+    default_model: str
+    evaluations: Mapping[str, Evaluation]
+    configs: Mapping[str, Any]
+    dropped: Mapping[str, int]
+    seconds: Mapping[str, float]
+    query_microseconds: Mapping[str, Mapping[str, float]]
+
+    @property
+    def bundle_id(self) -> str:
+        """Identity of the bundle's content."""
+        return self.path.name
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON-ready object."""
+        return {
+            "bundle": self.bundle_id,
+            "path": str(self.path),
+            "default": self.default_model,
+            "seconds": dict(self.seconds),
+            "metrics": {name: manifest_metrics(found) for name, found in self.evaluations.items()},
+            "dropped": dict(self.dropped),
+            "configs": {name: asdict(config) for name, config in self.configs.items()},
+            "query_microseconds": {name: dict(times) for name, times in self.query_microseconds.items()},
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+
+OnTrial = Callable[[str, Trial[Any]], None]
+
+
+def build(
+    order: Order,
+    *,
+    progress: bool = True,
+    on_trial: OnTrial = lambda _name, _trial: None,
+    steps: Steps | None = None,
+) -> Built:
+    """Build and, unless told not to, publish. The same data, seed and settings give the same bundle id.
+
+    The metrics in the manifest are of the same settings trained on the training part of the validation split and
+    asked through the serving line; the bundle's models are then refit on everything. `default` is the model whose
+    CHOSEN_BY is highest. `popular` is always there: it is what every answer falls back to.
+    Raises InputError for data or settings that nothing can be built from; BundleRefused if the written bundle
+    fails its own verification.
+    """
+    steps = steps or Steps(shown=progress)
+    with steps.step("read", str(order.data)):
+        dataset = read_dataset(order.data, reader=order.reader, columns=order.columns, progress=progress)
+    _refuse_impossible(dataset, order.data)
+    names = chosen_models(dataset, order.models)
+    with steps.step(
+        "split", f"{len(dataset):,} events, {dataset.n_users:,} users, {dataset.n_items:,} items"
+    ):
+        split = validation_split(dataset, seed=order.seed)
+    with steps.step("tune", f"{', '.join(names)} ({order.effort})"):
+        configs = _tuned(names, split, order, on_trial)
+    with steps.step(
+        "validate", f"{len(split.test):,} held-out events ({split.name}), through the serving line"
+    ):
+        evaluations = _validated(
+            split, _trained(configs, split.train, order.seed, progress), order.seed, progress
+        )
+    default_model = best_model(evaluations)
+    with steps.step("train", "on all events"):
+        models = _trained(configs, dataset, order.seed, progress)
+    with steps.step("bundle", "vectors, index, files"):
+        metrics = {name: manifest_metrics(found) for name, found in evaluations.items()}
+        assembled = _assembled(order, dataset, models, default_model, metrics)
+    with steps.step("verify", assembled.path.name):
+        go_live(load_bundle(assembled.path))
+    if order.publish:
+        with steps.step("publish", str(order.out)):
+            ArtifactStore(order.out).publish(assembled.path.name)
+    return Built(
+        path=assembled.path,
+        default_model=default_model,
+        evaluations=evaluations,
+        configs=configs,
+        dropped=dataset.dropped,
+        seconds=steps.rounded(),
+        query_microseconds=assembled.microseconds,
+    )
+
+
+def chosen_models(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
+    """Names to train, in the order of RECIPES: those wanted and `popular`, or all that the data supports.
+
+    Raises InputError for an unknown name, or for one that the data can't support.
+    """
+    if wanted is None:
+        return [name for name, recipe in RECIPES.items() if recipe.lacks(dataset) is None]
+    for name in wanted:
+        if name not in RECIPES:
+            raise InputError(f"--models: no such model {name!r} (known: {', '.join(RECIPES)})")
+        if reason := RECIPES[name].lacks(dataset):
+            raise InputError(f"--models {name}: not with this data: {reason}")
+    return [name for name in RECIPES if name in {*wanted, "popular"}]
+
+
+def best_model(evaluations: Mapping[str, Evaluation]) -> str:
+    """The model of the highest CHOSEN_BY, the earlier among equals; `popular` where nothing was validated."""
+    if not evaluations:
+        return "popular"
+    return max(evaluations, key=lambda name: evaluations[name].metrics[CHOSEN_BY])
+
+
+def manifest_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The metrics to six decimals, and how many users they are of."""
+    metrics = {name: round(float(value), 6) for name, value in evaluation.metrics.items()}
+    return {**metrics, "users": float(evaluation.users)}
+
+
+def _refuse_impossible(dataset: Dataset, path: Path) -> None:
+    if len(dataset) == 0:
+        raise InputError(f"{path}: no interactions: there is nothing to learn from")
+    if dataset.n_items < 2:
+        raise InputError(f"{path}: only {dataset.n_items} item: there is nothing to rank")
+
+
+def _tuned(names: Sequence[str], split: Split, order: Order, on_trial: OnTrial) -> dict[str, Any]:
+    configs = {}
+    for name in names:
+        given = order.configs.get(name)
+        effort: Effort = "off" if given is not None else order.effort
+
+        def told(trial: Trial[Any], name: str = name) -> None:
+            on_trial(name, trial)
+
+        configs[name] = tune(name, split, effort, seed=order.seed, start=given, on_trial=told).config
+    return configs
+
+
+def _trained(
+    configs: Mapping[str, Any], dataset: Dataset, seed: int, progress: bool
+) -> dict[str, TrainedModel]:
+    return {
+        name: RECIPES[name].train(dataset, config, seed=seed, progress=progress)
+        for name, config in configs.items()
+    }
+
+
+def _validated(
+    split: Split, models: Mapping[str, TrainedModel], seed: int, progress: bool
+) -> dict[str, Evaluation]:
+    test = split.test
+    users = np.unique(test.user_rows)
+    if len(users) == 0:
+        return {}
+    if len(users) > MAX_VALIDATED:
+        users = np.random.default_rng(seed).choice(users, MAX_VALIDATED, replace=False)
+        test = test.select(np.isin(test.user_rows, users))
+    with tempfile.TemporaryDirectory(prefix="reco-validate-") as folder:
+        # Exact search: what an index loses is measured for the final bundle, by itself.
+        written = assemble(
+            Path(folder), split.train, models, default_model="popular", seed=seed, index="none"
+        )
+        live = go_live(load_bundle(written.path))
+        examiner = Examiner.of(
+            live.bundle, test.user_ids.take(test.user_rows), test.item_ids.take(test.item_rows)
+        )
+        return {name: examiner.examine(live, name, [10], progress=progress) for name in models}
+
+
+def _assembled(
+    order: Order,
+    dataset: Dataset,
+    models: Mapping[str, TrainedModel],
+    default_model: str,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> Assembled:
+    return assemble(
+        order.out,
+        dataset,
+        models,
+        default_model=default_model,
+        metrics=metrics,
+        seed=order.seed,
+        index=order.index,
+    )

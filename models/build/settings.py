@@ -1,0 +1,113 @@
+"""The TOML file that says how to read the data and how to train each model.
+
+    reader = "table"
+    [columns]
+    user_id = "uid"
+    [als]
+    factors = 64
+    regularization = 30.0
+
+A model's section gives its settings (the fields of its room's `Config`); what it leaves out keeps its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.build.recipes import RECIPES
+from service.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What a settings file says; all of it may be absent. `configs`: model name -> its `Config`."""
+
+    reader: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_settings(path: Path) -> BuildSettings:
+    """Read and check a settings file. Raises InputError naming the file, the section and the key."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    reader, columns = document.pop("reader", None), document.pop("columns", {})
+    if reader is not None and not isinstance(reader, str):
+        raise InputError(f"{path}: reader: must be text, found {reader!r}")
+    if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
+        raise InputError(f"{path}: [columns]: must map our names to the file's columns")
+    if unknown := sorted(set(document) - set(RECIPES)):
+        known = ", ".join(("reader", "columns", *RECIPES))
+        raise InputError(f"{path}: no such section {unknown[0]!r} (known: {known})")
+    return BuildSettings(
+        reader, columns, {name: _config(path, name, section) for name, section in document.items()}
+    )
+
+
+def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
+    """Write the sections of some models; what else the file said stays."""
+    before = read_settings(path) if path.exists() else BuildSettings()
+    lines = [] if before.reader is None else [f"reader = {_toml(before.reader)}"]
+    sections: dict[str, Mapping[str, Any]] = {"columns": before.columns} if before.columns else {}
+    merged = {**before.configs, **configs}
+    sections |= {name: dataclasses.asdict(merged[name]) for name in RECIPES if name in merged}
+    for name, section in sections.items():
+        lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in section.items() if value is not None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _config(path: Path, name: str, section: Any) -> Any:
+    config_type = RECIPES[name].config_type
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: {name}: must be a section, [{name}]")
+    kinds = typing.get_type_hints(config_type)
+    values = {}
+    for key, value in section.items():
+        if key not in kinds:
+            raise InputError(f"{path}: [{name}] {key}: no such setting (known: {', '.join(kinds)})")
+        values[key] = _checked(f"{path}: [{name}] {key}", kinds[key], value)
+    return config_type(**values)
+
+
+def _checked(where: str, kind: Any, value: Any) -> Any:
+    """A TOML value as the type a field declares: the few that configurations use."""
+    if isinstance(kind, types.UnionType):  # `X | None`: TOML has no null, so what is there is an X
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        if value in typing.get_args(kind):
+            return value
+        expected = f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    elif typing.get_origin(kind) is tuple:
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        expected = "a list of text"
+    elif kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        expected = "a number"
+    else:
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+        expected = "a whole number" if kind is int else f"a {kind.__name__}"
+    raise InputError(f"{where}: must be {expected}, found {value!r}")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_toml(part) for part in value)}]"
+    return repr(value)

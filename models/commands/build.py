@@ -1,0 +1,95 @@
+"""`reco build`: from raw interactions to a published bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from models.build.build import Order, build
+from models.build.recipes import RECIPES
+from models.build.settings import BuildSettings, read_settings
+from models.build.tables import models_table, steps_table
+from models.build.tuning import Trial
+from models.commands.data_flags import add_data_flags, columns_of
+from models.progress import CONSOLE, Ticker
+
+HELP = "Build and publish a bundle: read, split, tune, validate, refit, index"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    add_data_flags(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="ARTIFACTS", help="folder of bundles to add to"
+    )
+    parser.add_argument(
+        "--models",
+        type=_names,
+        metavar="M,M",
+        help=f"models to hold besides popular: {', '.join(RECIPES)}; default: all that the data supports",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML with settings by model (not tuned then), columns and reader",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--tune",
+        choices=("off", "quick", "full"),
+        default="quick",
+        help="how far to search settings on the validation split; default: quick",
+    )
+    parser.add_argument(
+        "--index",
+        choices=("auto", "exact", "hnsw", "none"),
+        default="auto",
+        help="auto: measure and choose; exact or hnsw: serve that; none: no graph index; default: auto",
+    )
+    parser.add_argument(
+        "--no-publish", action="store_true", help="write the bundle, leave the pointer as it is"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; tables to stderr, one JSON line to stdout."""
+    settings = read_settings(args.config) if args.config else BuildSettings()
+    order = Order(
+        data=args.data,
+        out=args.out,
+        models=args.models,
+        configs=settings.configs,
+        seed=args.seed,
+        effort=args.tune,
+        reader=args.reader or settings.reader or "auto",
+        columns={**settings.columns, **columns_of(args)},
+        index=args.index,
+        publish=not args.no_publish,
+    )
+    with Ticker("trials") as ticker:
+        best: dict[str, float] = {}
+
+        def on_trial(name: str, trial: Trial[Any]) -> None:
+            best[name] = max(best.get(name, 0.0), trial.score)
+            ticker.tick(f"tune {name}: best NDCG@10 {best[name]:.4f}")
+
+        built = build(order, on_trial=on_trial)
+    if built.evaluations:
+        CONSOLE.print(models_table(built))
+    CONSOLE.print(steps_table(built))
+    print(orjson.dumps(built.as_json()).decode())
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"no such model {unknown[0] if unknown else text!r} (known: {', '.join(RECIPES)})"
+        )
+    return names
