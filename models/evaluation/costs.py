@@ -21,7 +21,8 @@ _FALLBACK = ("segment_popular", "popular")
 class SearchCost:
     """The graph index beside exact search, over the same users at the same k.
 
-    `overlap`: share of exact search's items that the graph's slates hold. Seconds are medians a user.
+    `overlap`: share of the items in exact search's slates that the graph's hold, over the users who were
+    searched for at all. Seconds are medians over all users.
     """
 
     served: str
@@ -112,6 +113,7 @@ def measure_costs(
         return {name: float(values.mean()) for name, values in accuracy(ranking, relevant, k).items()}
 
     served = rank(answers)
+    whole = np.array([source in _FALLBACK for source in answers.sources])
     search = None
     entry = live.resolve(evaluation.model).data.entry
     if entry.retrieval is not None and entry.retrieval.hnsw is not None:
@@ -120,7 +122,7 @@ def measure_costs(
         graph, exact = (answers, other) if serves_graph else (other, answers)
         search = SearchCost(
             served="hnsw" if serves_graph else "exact",
-            overlap=overlap(rank(graph), rank(exact)),
+            overlap=overlap(rank(graph)[~whole], rank(exact)[~whole]),
             exact=scored(rank(exact)),
             hnsw=scored(rank(graph)),
             exact_seconds=float(np.median(exact.seconds)),
@@ -128,7 +130,6 @@ def measure_costs(
         )
     fallback = None
     if entry.kind != "popular":
-        whole = np.array([source in _FALLBACK for source in answers.sources])
         places = (served != NOWHERE).sum(axis=1)
         own = np.minimum(np.where(whole, 0, answers.n_personal), places)
         total = max(int(places.sum()), 1)

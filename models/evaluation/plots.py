@@ -58,13 +58,13 @@ def bars(evaluations: Sequence[Evaluation], k: int, names: Sequence[str]) -> str
             axes.set_yticks(places, models if number == 0 else [""] * len(models))
             axes.tick_params(axis="y", length=0, labelcolor=INK)
             axes.set_title(key, loc="left", fontsize=9.5, fontweight="bold")
-            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
     return _svg(figure, "bars")
 
 
 def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
     """Share of exposure that goes to the most popular items, by model, beside their share of training."""
-    figure, (axes,) = _panels(1, 6.4, 3.4)
+    figure, (axes,) = _panels(1, 7.6, 3.3)
     seen = np.flatnonzero(training.interactions)
     order = seen[np.argsort(-training.interactions[seen], kind="stable")]
     share_of_items = np.linspace(0, 1, len(order) + 1)
@@ -93,7 +93,14 @@ def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
                 linewidth=1.6,
                 label=evaluation.model,
             )
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":", label="every item equally")
+        axes.plot(
+            share_of_items,
+            share_of_items,
+            color=MUTED,
+            linewidth=0.8,
+            linestyle=":",
+            label="every item equally",
+        )
         axes.set_xscale("function", functions=(np.sqrt, np.square))
         axes.set_xticks(
             [0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 1], ["0", "1%", "5%", "10%", "20%", "40%", "60%", "100%"]
