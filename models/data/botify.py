@@ -119,21 +119,19 @@ def read_recommendations(path: Path) -> RecommendationLists:
         if begins == b"[":
             file.seek(0)
             return _everybody(path, file.read())
-    keys: list[int] = []
-    lists: list[list[int]] = []
+    lists: dict[int, list[int]] = {}
     kind: tuple[str, str, Literal["user", "item"]] | None = None
     for row, line in json_lines(path):
         kind = kind or next((known for known in _KEYS if known[0] in line and known[1] in line), None)
         if kind is None:
             raise DataError(path, f"no recommendations in it; the keys are {', '.join(line)}", row=row)
-        keys.extend(_whole(path, row, kind[0], [line.get(kind[0])]))
-        lists.append(_whole(path, row, kind[1], line.get(kind[1])))
+        (key,) = _whole(path, row, kind[0], [line.get(kind[0])])
+        if key in lists:
+            raise DataError(path, "a second list for this key", row=row, column=kind[0], value=key)
+        lists[key] = _whole(path, row, kind[1], line.get(kind[1]))
     if kind is None:
         raise DataError(path, "the file is empty")
-    if (repeated := ~pl.Series(keys).is_first_distinct()).any():
-        at = repeated.arg_max() or 0
-        raise DataError(path, "a second list for this key", row=at + 1, column=kind[0], value=keys[at])
-    return _packed(kind[2], keys, lists)
+    return _packed(kind[2], list(lists), list(lists.values()))
 
 
 def _everybody(path: Path, text: bytes) -> RecommendationLists:

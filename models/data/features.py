@@ -54,9 +54,9 @@ def features(path: Path, frame: pl.DataFrame, id_column: str, *, split: bool = T
 
     Raises DataError on a missing or a repeated id.
     """
-    if len(frame.columns) > 1:
-        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-    place = Place(path, id_column)
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    place = Place(path, id_column, rows=np.flatnonzero(~blank.to_numpy()))
+    frame = frame.filter(~blank)
     values = frame[id_column]
     ids = IdColumn()
     ids.add(values, place)

@@ -111,7 +111,7 @@ def _watching(
 ) -> pl.DataFrame:
     """Draw how long they watched: the better it fits, the more; many to the end, some hardly at all."""
     n = len(run.users)
-    liking = 1.0 / (1.0 + np.exp(-(3.0 * run.affinity + rng.normal(0, 1.2, n))))
+    liking = 1.0 / (1.0 + np.exp(-(5.0 * run.affinity - 0.5 + rng.normal(0, 1.2, n))))
     share = np.clip(100 * liking * rng.uniform(0.6, 1.5, n), 0, 100)
     share[rng.random(n) < 0.12] *= 0.1
     seconds = np.maximum(

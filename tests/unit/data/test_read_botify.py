@@ -70,7 +70,7 @@ def test_every_kind_of_recommendation_file(
 @pytest.mark.parametrize(
     ("text", "row"),
     [
-        ('{"user": 3, "tracks": [5]}\n{"user": 3, "tracks": [5]}', 2),
+        ('{"user": 3, "tracks": [5]}\n\n{"user": 3, "tracks": [5]}', 3),
         ('{"user": 3, "tracks": [5]}\n{"item_id": 3, "recommendations": [5]}', 2),
         ('{"user": 3, "tracks": [5, "six"]}', 1),
         ('{"user": 3, "tracks": [5, true]}', 1),

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001
+# ruff: noqa: E501, RUF001
 from __future__ import annotations
 
 from pathlib import Path

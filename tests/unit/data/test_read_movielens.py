@@ -84,7 +84,7 @@ def test_a_bad_line_of_ratings_is_named(tmp_path: Path, line: str) -> None:
 def test_a_line_of_movies_with_a_field_missing_is_named(tmp_path: Path) -> None:
     folder = hundred_k(tmp_path)
     (folder / "u.item").write_text("242|Title\n")
-    with pytest.raises(DataError, match="row 1.*expected 24 fields, found 2"):
+    with pytest.raises(DataError, match=r"row 1.*expected 24 fields, found 2"):
         read_dataset(folder)
 
 
