@@ -124,8 +124,14 @@ class Settings(BaseSettings):
     reload_poll_s: float = Field(
         1.0, gt=0, le=3600, description="how often to look for a newly published bundle"
     )
+    drain_wait_s: float = Field(
+        0.5, ge=0, le=3600, description="how long to serve on, unready, before a shutdown closes the port"
+    )
     drain_s: float = Field(
         10.0, ge=0, le=3600, description="how long open requests may take to end on shutdown"
+    )
+    max_requests: int = Field(
+        0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )
 
     @classmethod

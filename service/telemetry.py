@@ -212,6 +212,10 @@ class Telemetry:
             "reco_http_requests", "Requests to routes other than /reco, by template.", ["route", "status"],
             registry=self.registry,
         )  # fmt: skip
+        self.reloads = Counter(
+            "reco_reload", "Attempts to take up a published bundle, by worker and result.", ["result"],
+            registry=self.registry,
+        )  # fmt: skip
         self.facts = LiveFacts()
         self._models: dict[str, ModelCounts] = {}
         self._exposed = CollectorRegistry() if self.multiprocess else self.registry

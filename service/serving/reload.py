@@ -1,0 +1,132 @@
+"""Follow the published bundle: load the new beside the old, verify it, swap with one assignment, drop the old."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.api.services import Services
+from service.bundle.reader import load_bundle
+from service.bundle.store import ArtifactStore
+from service.errors import BundleRefused, RecoError
+from service.recommender.live import LiveBundle, go_live
+from service.settings import Settings
+
+_SWITCH_INTERVAL_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Tells one state of the pointer from another without reading it."""
+
+    modified_ns: int
+    inode: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """Stat a file; None where there is none."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return cls(status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A bundle made live, and the pointer's stamp from before it was read: a change since then shows."""
+
+    live: LiveBundle
+    stamp: Stamp | None
+
+
+def load_published(settings: Settings) -> Published:
+    """Load what the pointer says. Raises InputError when nothing is published, BundleRefused when it must not serve."""
+    store = ArtifactStore(settings.artifacts)
+    stamp = Stamp.of(store.pointer)
+    return Published(go_live(load_bundle(store.current()), retriever=settings.retriever), stamp)
+
+
+class Reloader:
+    """One worker's eye on the pointer. The event loop's thread owns it; only the loading runs beside."""
+
+    def __init__(self, services: Services, stamp: Stamp | None) -> None:
+        """`stamp`: of the pointer when the bundle that serves now was read."""
+        self._s = services
+        self._store = ArtifactStore(services.settings.artifacts)
+        self._seen = stamp
+        self._forced = asyncio.Event()
+
+    def check_now(self) -> None:
+        """Read the pointer at once, and again even if it has not changed."""
+        self._forced.set()
+
+    async def run(self) -> None:
+        """Look every `reload_poll_s` seconds until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._forced.wait(), self._s.settings.reload_poll_s)
+            except TimeoutError:
+                if Stamp.of(self._store.pointer) == self._seen:
+                    continue
+            self._forced.clear()
+            await self._reload()
+
+    async def _reload(self) -> None:
+        """Try the published bundle once; a refused one is told of and left until the pointer changes again."""
+        serving, telemetry = self._s.serving, self._s.telemetry
+        stamp = Stamp.of(self._store.pointer)
+        if stamp is None and self._seen is None:
+            return
+        self._seen = stamp
+        started = time.perf_counter()
+        old = serving.live
+        old_id = None if old is None else old.bundle_id
+        try:
+            path = self._store.current()
+            if path.name == old_id:
+                telemetry.reloads.labels("unchanged").inc()
+                return
+            new = await asyncio.to_thread(_load_gently, path, self._s.settings)
+        except BundleRefused as error:
+            telemetry.reloads.labels("refused").inc()
+            self._log("ERROR", "the published bundle is refused; the old one serves on", old_id, error)
+            return
+        except (RecoError, OSError) as error:
+            telemetry.reloads.labels("failed").inc()
+            self._log("ERROR", "the published bundle cannot be read; the old one serves on", old_id, error)
+            return
+        except Exception as error:
+            telemetry.reloads.labels("failed").inc()
+            self._log("ERROR", "loading the published bundle broke; the old one serves on", old_id, error)
+            return
+        serving.live = new
+        telemetry.reloads.labels("ok").inc()
+        self._s.log.event(
+            time.time(), "INFO", "a new bundle is live", bundle=new.bundle_id, before=old_id,
+            seconds=round(time.perf_counter() - started, 3),
+        )  # fmt: skip
+        del old
+        gc.collect()
+
+    def _log(self, level: str, message: str, old_id: str | None, error: Exception) -> None:
+        unexpected = not isinstance(error, RecoError | OSError)
+        self._s.log.event(
+            time.time(), level, message, reason=str(error) or repr(error), serving=old_id,
+            error=error if unexpected else None,
+        )  # fmt: skip
+
+
+def _load_gently(path: Path, settings: Settings) -> LiveBundle:
+    """Load in this thread while another answers: the interpreter's lock is handed back ten times as often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        return go_live(load_bundle(path), retriever=settings.retriever)
+    finally:
+        sys.setswitchinterval(before)
