@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from models.build.index import IndexChoice, make_searchable
+from models.build.index import IndexChoice, Probes, make_searchable
 from models.data.dataset import Dataset
 from models.trained import TrainedModel
 from service.bundle.text import pack_text
@@ -39,9 +39,11 @@ def assemble(
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     seed: int = 0,
     index: IndexChoice = "auto",
+    probes: Mapping[str, Probes] | None = None,
 ) -> Assembled:
     """Write a bundle below `root` (not yet published). `models` must hold `popular`, of kind popular.
 
+    `probes`, by model, measure the search where a model has no user vectors.
     Raises ValueError for arrays that break their contract.
     """
     microseconds = {}
@@ -58,7 +60,9 @@ def assemble(
             }
             arrays = trained.arrays
             if trained.kind == "factors":
-                searchable = make_searchable(trained, seed=seed, choice=index)
+                searchable = make_searchable(
+                    trained, seed=seed, choice=index, probes=(probes or {}).get(name)
+                )
                 arrays, golden[name] = searchable.arrays, searchable.golden
                 microseconds[name] = searchable.microseconds
                 entry["dim"] = int(arrays["item_vectors"].shape[1])

@@ -46,14 +46,33 @@ class SearchableModel:
     """Median microseconds of a single query by retriever, for the build's report; not part of the bundle."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Queries that stand in for trained user vectors where there are none.
+
+    user_rows: int32 (n,), -1 where the query is nobody's. vectors: float32 (n, dim), as the service would solve them.
+    """
+
+    user_rows: npt.NDArray[np.int32]
+    vectors: Vectors
+
+
 def make_searchable(
-    trained: TrainedModel, *, seed: int = 0, choice: IndexChoice = "auto", n_queries: int = 1000
+    trained: TrainedModel,
+    *,
+    seed: int = 0,
+    choice: IndexChoice = "auto",
+    n_queries: int = 1000,
+    probes: Probes | None = None,
 ) -> SearchableModel:
-    """Order, index, measure. Raises ValueError for zero vectors or a model that is not of kind factors."""
+    """Order, index, measure. Raises ValueError for zero vectors or a model that is not of kind factors.
+
+    `probes` are asked only if the model has no user vectors.
+    """
     if trained.kind != "factors" or trained.space is None:
         raise ValueError("only a factors model with a space can be searched")
     space = trained.space
-    items, users = (_prepared(trained.arrays[role], role, space) for role in ("item_vectors", "user_vectors"))
+    items, users = (prepared(trained.arrays[role], role, space) for role in ("item_vectors", "user_vectors"))
     norms = np.sqrt(np.einsum("nd,nd->n", items, items))
     # Equal norms (a cosine space) keep catalogue order, so that equal scores resolve alike everywhere.
     order = np.lexsort((trained.arrays["item_rows"], np.zeros_like(norms) if space == "cosine" else -norms))
@@ -64,16 +83,21 @@ def make_searchable(
     if "fold_in" in trained.parameters:
         arrays["gram"] = (items.astype(np.float64).T @ items.astype(np.float64)).astype(np.float32)
 
+    asked, asked_rows = users, trained.arrays["user_rows"]
+    if len(users) == 0 and probes is not None:
+        asked, asked_rows = probes.vectors, probes.user_rows
     generator = np.random.default_rng(seed)
-    sample = np.sort(generator.choice(len(users), min(n_queries, len(users)), replace=False))
+    sample = np.sort(generator.choice(len(asked), min(n_queries, len(asked)), replace=False))
     exact = ExactIndex(items, space)
-    rows_scanned = exact.tune(users[sample[:200]], 10)
-    index, retrieval, microseconds = _choose(items, users[sample], exact, space, rows_scanned, seed, choice)
-    golden = _golden(trained.arrays["user_rows"], users, item_rows, exact, index, sample[:_GOLDEN])
+    rows_scanned = exact.tune(asked[sample[:200]], 10)
+    index, retrieval, microseconds = _choose(items, asked[sample], exact, space, rows_scanned, seed, choice)
+    somebodys = sample[asked_rows[sample] >= 0]
+    golden = _golden(asked_rows, asked, item_rows, exact, index, somebodys[:_GOLDEN])
     return SearchableModel(arrays, index, retrieval, golden, microseconds)
 
 
-def _prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
+def prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
+    """Vectors as they are served: float32 (n, dim), of unit norm in a cosine space. Raises ValueError for zero ones."""
     ready = np.ascontiguousarray(vectors, np.float32)
     norms = np.sqrt(np.einsum("nd,nd->n", ready, ready))
     if not np.isfinite(norms).all() or (norms == 0).any():

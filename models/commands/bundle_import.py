@@ -1,0 +1,158 @@
+"""`reco bundle import`: serve vectors, or recommendation lists, that were trained elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.table import Table
+
+from models.importing.catalogue import read_surroundings
+from models.importing.id_lists import ids_of
+from models.importing.imported import (
+    Imported,
+    Named,
+    check_name,
+    import_lists,
+    import_vectors,
+    without_zeros,
+)
+from models.importing.lists import read_lists
+from models.importing.vectors import has_users, read_vectors
+from models.progress import CONSOLE
+from service.bundle.reader import load_bundle
+from service.bundle.store import ArtifactStore
+from service.errors import InputError
+from service.recommender.live import LiveBundle, go_live
+
+HELP = "Make a bundle of vectors or recommendation lists trained elsewhere"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artifacts folder")
+    vectors = parser.add_argument_group("vectors (.npy, .npz, implicit's .npz, .safetensors, Parquet)")
+    for owner in ("item", "user"):
+        vectors.add_argument(f"--{owner}-vectors", type=Path, metavar="FILE", help=f"one {owner} a row")
+        vectors.add_argument(
+            f"--{owner}-ids", type=Path, metavar="FILE",
+            help="their ids, row by row: .txt, .csv, .json, .npy, Parquet (default: the file's own, else row numbers)",
+        )  # fmt: skip
+        vectors.add_argument(
+            f"--{owner}-tensor", metavar="NAME", help="which array, or list column, where there are several"
+        )
+        vectors.add_argument(
+            f"--{owner}-id-column", metavar="NAME", help=f"the id column's name (default: {owner}_id or id)"
+        )
+    vectors.add_argument(
+        "--space", choices=("ip", "cosine", "l2"), default="ip", help="how near is measured (default: ip)"
+    )
+    vectors.add_argument(
+        "--index",
+        choices=("auto", "exact", "hnsw", "none"),
+        default="auto",
+        help="default: what measures best",
+    )
+    vectors.add_argument(
+        "--drop-zero", action="store_true", help="leave zero vectors out instead of refusing them"
+    )
+    parser.add_argument(
+        "--lists", type=Path, metavar="FILE",
+        help="ready lists instead of vectors: JSON lines {user, tracks} or {item_id, recommendations}, one JSON array, "
+        "or a table user_id, item_id[, rank]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--history", type=Path, metavar="DATA", help="what users have seen: any data 'reco build' reads"
+    )
+    parser.add_argument(
+        "--items", type=Path, metavar="FILE", help="titles and attributes: a table with item_id"
+    )
+    parser.add_argument("--name", default="imported", help="the model's name in URLs (default: imported)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the index and its measurement (default: 0)"
+    )
+    parser.add_argument(
+        "--publish",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="serve it from now on (default: yes)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write, prove, publish; a table on stderr, and one JSON line on stdout."""
+    began = time.perf_counter()
+    check_name(args.name)
+    if (args.item_vectors is None) == (args.lists is None):
+        raise InputError("give either --item-vectors or --lists")
+    around = read_surroundings(args.history, args.items)
+    if args.lists is not None:
+        imported = import_lists(args.out, read_lists(args.lists), around, name=args.name, seed=args.seed)
+    else:
+        items, users = _named(args)
+        imported = import_vectors(
+            args.out, items, users, around, name=args.name, space=args.space, index=args.index, seed=args.seed
+        )
+    live = go_live(load_bundle(imported.path))
+    if args.publish:
+        ArtifactStore(args.out).publish(live.bundle_id)
+    summary = _summary(args, imported, live, time.perf_counter() - began)
+    _show(summary)
+    print(orjson.dumps(summary).decode())
+    return 0
+
+
+def _named(args: argparse.Namespace) -> tuple[Named, Named | None]:
+    items = read_vectors(args.item_vectors, "item", tensor=args.item_tensor, id_column=args.item_id_column)
+    item_ids = ids_of(items, "item", args.item_ids, column=args.item_id_column)
+    named = without_zeros(items, item_ids, drop=args.drop_zero)
+    user_file = args.user_vectors
+    if user_file is None and has_users(args.item_vectors) and args.item_tensor is None:
+        user_file = args.item_vectors
+    if user_file is None:
+        if args.user_ids is not None:
+            raise InputError("--user-ids goes with --user-vectors")
+        return named, None
+    users = read_vectors(user_file, "user", tensor=args.user_tensor, id_column=args.user_id_column)
+    user_ids = ids_of(users, "user", args.user_ids, column=args.user_id_column)
+    return named, without_zeros(users, user_ids, drop=args.drop_zero)
+
+
+def _summary(
+    args: argparse.Namespace, imported: Imported, live: LiveBundle, seconds: float
+) -> dict[str, Any]:
+    model = live.resolve("default")
+    manifest, entry = live.bundle.manifest, model.data.entry
+    found: dict[str, Any] = {"retriever": None, "recall": None}
+    if entry.retrieval is not None:
+        found = {"retriever": entry.retrieval.retriever, "recall": entry.retrieval.recall.model_dump()}
+        if entry.retrieval.hnsw is not None:
+            found["index_recall"] = entry.retrieval.hnsw.recall.model_dump()
+    serve = f"reco serve --artifacts {args.out}"
+    return {
+        "bundle_id": live.bundle_id,
+        "path": str(imported.path),
+        "model": model.name,
+        "kind": entry.kind,
+        "users": manifest.data.n_users,
+        "items": manifest.data.n_items,
+        "dim": entry.dim,
+        "space": entry.space,
+        **found,
+        **imported.notes,
+        "published": args.publish,
+        "seconds": round(seconds, 2),
+        "next": serve if args.publish else f"reco bundle publish {live.bundle_id} --artifacts {args.out}",
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    table = Table("", "", show_header=False, box=None)
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {part}" for key, part in value.items()) or "nothing"  # noqa: PLW2901
+        table.add_row(name.replace("_", " "), "-" if value is None else str(value))
+    CONSOLE.print(table)

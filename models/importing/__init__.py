@@ -1,0 +1,1 @@
+"""Vectors and recommendation lists made elsewhere, as a bundle."""

@@ -1,0 +1,187 @@
+"""From files of vectors or lists to a written bundle (not yet published)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.build.assemble import assemble
+from models.build.index import IndexChoice
+from models.data.dataset import Dataset
+from models.importing import lists as lists_file
+from models.importing.catalogue import Surroundings, numbered, popular_in_order
+from models.importing.id_lists import IdList
+from models.importing.probes import probes_of
+from models.importing.vectors import VectorTable, is_zero
+from models.popularity import popularity
+from models.trained import TrainedModel
+from service.domain import Space
+from service.errors import DataError, InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_BY_EVENTS, _IN_ORDER = "events of the history", "order of the imported items"
+RESERVED_NAMES = frozenset({"default", "popular"})
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The bundle's folder, and what was done on the way to it, for the report."""
+
+    path: Path
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Vectors and whose they are, row by row."""
+
+    vectors: VectorTable
+    ids: IdList
+    dropped: int = 0
+    """Rows left out because their vector was zero."""
+
+
+def import_vectors(
+    out: Path,
+    items: Named,
+    users: Named | None,
+    around: Surroundings,
+    *,
+    name: str,
+    space: Space,
+    index: IndexChoice = "auto",
+    seed: int = 0,
+) -> Imported:
+    """Write a bundle with one factors model and `popular`. Users without a vector are solved from their history.
+
+    With the regularization and alpha of an implicit ALS model in inner-product space they are solved as ALS would
+    (`service.recommender.fold_in`), else by the mean of the history's vectors. Raises DataError where vectors of
+    users and items differ in length, InputError where the history names none of the items.
+    """
+    dim = items.vectors.values.shape[1]
+    if users is not None and users.vectors.values.shape[1] != dim:
+        reason = (
+            f"vectors of {users.vectors.values.shape[1]} numbers; those of {items.vectors.file} have {dim}"
+        )
+        raise DataError(users.vectors.file, reason)
+    files = {items.vectors.file, items.ids.file}
+    if users is not None:
+        files |= {users.vectors.file, users.ids.file}
+    name_of_data = items.vectors.file.name.split(".")[0]
+    user_columns = [] if users is None else [users.ids.column]
+    all_rows = numbered(name_of_data, [items.ids.column], user_columns, around, files)
+    (item_rows,), user_rows = all_rows.item_rows, np.concatenate((np.empty(0, np.int32), *all_rows.user_rows))
+    dataset = replace(all_rows.dataset, dropped={**all_rows.dataset.dropped, **_dropped(items, users)})
+
+    by_row = np.argsort(user_rows, kind="stable")
+    fold_in = items.vectors.fold_in if users is not None and space == "ip" else None
+    model = TrainedModel(
+        "factors",
+        {
+            "item_rows": item_rows,
+            "item_vectors": items.vectors.values,
+            "user_rows": user_rows[by_row],
+            "user_vectors": np.empty((0, dim), np.float32) if users is None else users.vectors.values[by_row],
+        },
+        space=space,
+        parameters={} if fold_in is None else {"fold_in": dict(fold_in)},
+        training={"algorithm": "imported vectors", "file": items.vectors.file.name},
+    )
+    asked_with, probes = "the users' vectors", {}
+    if users is None:
+        probes = {name: probes_of(dataset, model, seed=seed)}
+        invented = not (probes[name].user_rows >= 0).any()
+        asked_with = "means of random items" if invented else "means of the users' histories"
+    path = assemble(
+        out,
+        dataset,
+        {"popular": _popular(dataset, item_rows, _IN_ORDER), name: model},
+        default_model=name,
+        seed=seed,
+        index=index,
+        probes=probes,
+    ).path
+    notes = {
+        "popularity": _BY_EVENTS if len(dataset) else _IN_ORDER,
+        "fold_in": "as ALS solves it" if fold_in is not None else "mean of the history's vectors",
+        "recall_asked_with": asked_with,
+        "items_without_vector": dataset.n_items - len(item_rows),
+        "users_without_vector": dataset.n_users - len(user_rows),
+        "dropped": dict(dataset.dropped),
+    }
+    return Imported(path, notes)
+
+
+def import_lists(
+    out: Path, lists: lists_file.Lists, around: Surroundings, *, name: str, seed: int = 0
+) -> Imported:
+    """Write a bundle that answers with lists made elsewhere: by user, by item (summed over the user's history), or
+    one list for everybody, which then is what is popular. Raises InputError as `numbered` does."""
+    item_columns, user_columns = [lists.items], []
+    if lists.by == "user":
+        user_columns = [lists.keys]
+    elif lists.by == "item":
+        item_columns.append(lists.keys)
+    all_rows = numbered(lists.file.name.split(".")[0], item_columns, user_columns, around, [lists.file])
+    dataset, item_rows = all_rows.dataset, all_rows.item_rows[0]
+    if lists.by == "all":
+        told_by, default = f"the list {lists.file.name}", "popular"
+        models = {"popular": popular_in_order(dataset, item_rows, told_by)}
+    else:
+        told_by, default = _BY_EVENTS if len(dataset) else "how many lists name the item", name
+        listed = lists_file.most_listed(item_rows, dataset.n_items)
+        by_user = lists.by == "user"
+        key_rows = all_rows.user_rows[0] if by_user else all_rows.item_rows[1]
+        n_keys = dataset.n_users if by_user else dataset.n_items
+        models = {
+            "popular": _popular(dataset, listed, told_by),
+            name: lists_file.trained(lists, key_rows, item_rows, n_keys),
+        }
+    path = assemble(out, dataset, models, default_model=default, seed=seed).path
+    notes = {"popularity": told_by, "lists": len(lists.indptr) - 1, "lists_by": lists.by}
+    return Imported(path, {**notes, "dropped": dict(dataset.dropped)})
+
+
+def without_zeros(vectors: VectorTable, ids: IdList, *, drop: bool) -> Named:
+    """Leave zero vectors out, or refuse them: they have no direction, so nothing is near them.
+
+    Raises DataError naming the row unless `drop`; also where nothing would be left.
+    """
+    zero = is_zero(vectors.values)
+    if not zero.any():
+        return Named(vectors, ids)
+    count = int(zero.sum())
+    if not drop:
+        row = int(np.argmax(zero))
+        reason = f"a zero vector, one of {count} (leave them out with --drop-zero)"
+        raise DataError(vectors.file, reason, row=row + 1, value=ids.values[row])
+    if zero.all():
+        raise DataError(vectors.file, "every vector is zero")
+    return Named(replace(vectors, values=vectors.values[~zero]), ids.keep(~zero), count)
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for a model name that the bundle cannot hold."""
+    if name in RESERVED_NAMES:
+        raise InputError(f"--name {name}: the name is taken; choose another")
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"--name {name}: letters, digits, '-' and '_', at most 64, beginning with one of the first two"
+        )
+
+
+def _popular(dataset: Dataset, order: npt.NDArray[np.int32], told_by: str) -> TrainedModel:
+    if len(dataset):
+        return popularity.train(dataset, popularity.Config())
+    return popular_in_order(dataset, order, told_by)
+
+
+def _dropped(items: Named, users: Named | None) -> dict[str, int]:
+    counts = {"zero_item_vector": items.dropped, "zero_user_vector": users.dropped if users else 0}
+    return {reason: count for reason, count in counts.items() if count}
