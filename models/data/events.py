@@ -180,12 +180,15 @@ def _tidy(dataset: Dataset, columns: _Columns) -> Dataset:
 
 def _repeats(dataset: Dataset) -> npt.NDArray[np.bool_]:
     """Mark (bool (n,)) events equal to an earlier one in everything that was read."""
-    pairs = pl.Series(dataset.user_rows).cast(pl.Int64) * max(dataset.n_items, 1) + pl.Series(
-        dataset.item_rows
-    )
-    suspects = np.flatnonzero(pairs.is_duplicated().to_numpy())
+    pairs = dataset.user_rows.astype(np.int64) * max(dataset.n_items, 1) + dataset.item_rows
     repeats = np.zeros(len(dataset), np.bool_)
-    everything = {"pair": pairs.to_numpy(), "weight": dataset.weights, **dataset.signals}
+    # Sorting a copy costs less memory than hashing, and few pairs, if any, need a closer look.
+    ordered = np.sort(pairs)
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(several):
+        return repeats
+    suspects = np.flatnonzero(np.isin(pairs, several))
+    everything = {"__pair": pairs, "__weight": dataset.weights, **dataset.signals}
     if dataset.times is not None:
         everything["__time"] = dataset.times
     if dataset.ratings is not None:

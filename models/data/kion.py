@@ -13,7 +13,7 @@ from models.data.dataset import Dataset
 from models.data.events import EventTable, Signal, read_events
 from models.data.features import COMMA_LISTS, FeatureTable, read_features
 from models.data.table import find, interactions_of
-from models.data.tables import column_names, scan_table
+from models.data.tables import column_names, has_columns, scan_table
 from service.errors import DataError, InputError
 
 INTERACTIONS = ("user_id", "item_id", "last_watch_dt", "total_dur", "watched_pct")
@@ -28,9 +28,12 @@ SIGNALS = (Signal("total_dur", 0, 1e9), Signal("watched_pct", 0, 100))
 
 
 def accepts(path: Path) -> bool:
-    """Whether there are interactions with KION's columns."""
+    """Whether there are interactions with KION's columns, and no users or items with other columns."""
     file = interactions_of(path)
-    return file is not None and set(INTERACTIONS) <= set(column_names(scan_table(file), file))
+    if file is None or not has_columns(file, INTERACTIONS):
+        return False
+    sides = ((find(path, "users"), USERS), (find(path, "items"), ITEMS)) if path.is_dir() else ()
+    return all(side is None or has_columns(side, columns) for side, columns in sides)
 
 
 def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:

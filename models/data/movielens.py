@@ -10,7 +10,7 @@ import polars as pl
 from models.data.dataset import Dataset
 from models.data.events import EventTable, read_events
 from models.data.features import FeatureTable, features
-from models.data.tables import column_names, naming, read_latin, scan_lines, scan_table
+from models.data.tables import column_names, has_columns, naming, read_latin, scan_lines, scan_table
 from service.errors import DataError, InputError
 
 LOOKS_FOR = "u.data (100k), ratings.dat (1M, 10M) or ratings.csv with userId, movieId (latest)"
@@ -38,7 +38,7 @@ def accepts(path: Path) -> bool:
         return False
     if file.name in {"u.data", "ratings.dat"}:
         return True
-    return {"userId", "movieId"} <= set(column_names(scan_table(file), file))
+    return has_columns(file, ("userId", "movieId"))
 
 
 def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:

@@ -25,9 +25,9 @@ class Dialect:
 
 DIALECTS: dict[str, Dialect] = {
     "kion": Dialect(kion.read, kion.accepts, kion.LOOKS_FOR),
+    "table": Dialect(table.read, table.accepts, table.LOOKS_FOR),
     "movielens": Dialect(movielens.read, movielens.accepts, movielens.LOOKS_FOR),
     "botify": Dialect(botify.read, botify.accepts, botify.LOOKS_FOR),
-    "table": Dialect(table.read, table.accepts, table.LOOKS_FOR),
 }
 """In the order they are tried."""
 

@@ -177,6 +177,17 @@ def user_folds(dataset: Dataset, k: int, *, seed: int) -> list[Split]:
     return [_split(f"user_fold_{i}", dataset, fold != i, fold == i) for i in range(k)]
 
 
+def two_level(dataset: Dataset, *, quantile: float, valid_share: float, seed: int) -> tuple[Split, Split]:
+    """Split by time for a first-stage model, then what is later by users for a second-stage one.
+
+    The first split is `global_time`. The second parts the first's test: about `valid_share` of the users, chosen
+    by a hash of id and seed, are its test, the others its train; no user is in both.
+    """
+    first = global_time(dataset, quantile=quantile)
+    valid = (_hashed_share(dataset, seed) < valid_share)[first.test.user_rows]
+    return first, _split("second_level", first.test, ~valid, valid)
+
+
 def validation_split(dataset: Dataset, *, seed: int = 0) -> Split:
     """Choose a split to select models by, as like their use as the data allows.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from models.data.dataset import Dataset
 from models.data.events import EventTable, choose_columns, read_events
 from models.data.features import FeatureTable, join_features, read_features
-from models.data.tables import column_names, scan_table
+from models.data.tables import column_names, has_columns, scan_table
 from service.errors import DataError
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -36,7 +36,7 @@ def accepts(path: Path) -> bool:
     file = interactions_of(path)
     if file is None or path.is_dir():
         return file is not None
-    return {"user_id", "item_id"} <= set(column_names(scan_table(file), file))
+    return has_columns(file, ("user_id", "item_id"))
 
 
 def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:

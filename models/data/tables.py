@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -123,6 +123,14 @@ def column_names(frame: pl.LazyFrame, path: Path) -> list[str]:
     """Names of a table's columns, in order."""
     with naming(path):
         return frame.collect_schema().names()
+
+
+def has_columns(path: Path, wanted: Iterable[str]) -> bool:
+    """Whether the file can be read as a table and has these columns."""
+    try:
+        return set(wanted) <= set(column_names(scan_table(path), path))
+    except DataError:
+        return False
 
 
 def ragged_row(path: Path) -> DataError | None:

@@ -94,6 +94,15 @@ def test_a_table_without_one_of_its_columns_is_refused(tmp_path: Path, file: str
     assert caught.value.file.endswith(file)
 
 
+def test_with_tables_of_another_schema_it_is_read_as_a_plain_table(tmp_path: Path) -> None:
+    folder = kion(tmp_path)
+    (folder / "users.csv").write_text("user_id,plan\n176549,gold\n")
+    dataset = read_dataset(folder)
+    assert dataset.users is not None
+    assert dataset.users.columns == ["plan"]
+    assert dataset.time_kind == "timestamp"
+
+
 @pytest.mark.parametrize(
     ("line", "column", "value"),
     [

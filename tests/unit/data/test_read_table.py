@@ -172,7 +172,7 @@ def test_an_unreadable_file_is_a_data_error_that_names_it(tmp_path: Path, conten
 
 
 def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)looked for.*kion.*movielens.*botify.*table"):
+    with pytest.raises(DataError, match=r"(?s)looked for.*kion.*table.*movielens.*botify"):
         read_dataset(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         read_dataset(tmp_path / "absent")
@@ -180,6 +180,26 @@ def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path) -> None:
         read_dataset(tmp_path, reader="netflix")
     with pytest.raises(InputError, match="known are user_id, item_id"):
         read_dataset(tmp_path, columns={"user": "uid"})
+
+
+@pytest.mark.parametrize("prefix", ["", "\ufeff"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_data(
+    tmp_path: Path, prefix: str, ending: str
+) -> None:
+    lines = [prefix + "user_id,item_id,note,timestamp", '1,a,"two\nlines",100', "2,b,x,200", ""]
+    (tmp_path / "interactions.csv").write_bytes(ending.join(lines).encode())
+    dataset = read_dataset(tmp_path)
+    assert events(dataset) == [(1, "a"), (2, "b")]
+    assert dataset.times is not None
+    assert dataset.times.tolist() == [100_000, 200_000]
+
+
+def test_interactions_win_over_other_layouts_in_the_same_folder(tmp_path: Path) -> None:
+    write(tmp_path, "user_id,item_id\n1,2\n")
+    write(tmp_path, '{"track": 9}\n', "tracks.json")
+    write(tmp_path, "5\t6\t3\t100\n", "u.data")
+    assert events(read_dataset(tmp_path)) == [(1, 2)]
 
 
 def test_two_files_of_interactions_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from models.data.splits import (
     leave_p_out,
     random_holdout,
     time_range_folds,
+    two_level,
     user_cold,
     user_folds,
     validation_split,
@@ -221,6 +222,19 @@ def test_user_folds_test_every_event_exactly_once(
         adds_up(whole, fold)
         assert not set(fold.train.user_rows) & set(fold.test.user_rows)
     assert sorted(name for fold in folds for name in names(fold.test)) == list(range(len(rows)))
+
+
+@given(rows=EVENTS, quantile=st.floats(0.1, 0.9), seed=st.integers(0, 99))
+def test_the_second_level_learns_from_later_events_and_is_judged_by_other_users(
+    rows: list[tuple[int, int, int]], quantile: float, seed: int
+) -> None:
+    whole = dataset_of(rows)
+    first, second = two_level(whole, quantile=quantile, valid_share=0.4, seed=seed)
+    adds_up(whole, first)
+    adds_up(first.test, second)
+    assert not set(second.train.user_rows) & set(second.test.user_rows)
+    if len(second.train):
+        assert times_of(first.train).max() < times_of(second.train).min()
 
 
 def day(month: int, of: int) -> int:
