@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -15,6 +16,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 
+_UNSEALED = "0" * 64
+_SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
+
 ModelKind = Literal["popular", "factors", "item_item", "lists"]
 RetrieverName = Literal["exact", "hnsw"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -22,6 +26,7 @@ FileName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*\.(npy|json|hnsw)$"),
 ]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -33,7 +38,7 @@ class FileEntry(_Strict):
     """One file: its exact bytes and, for an array, its exact type."""
 
     bytes: Count
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     dtype: str | None = None
     """numpy's `dtype.str`, e.g. `<f4`; None for what is not an array."""
     shape: list[Count] | None = None
@@ -100,6 +105,8 @@ class Manifest(_Strict):
     format_version: Literal[1]
     bundle_id: str
     created_at: str
+    seal: Sha256
+    """sha256 of this very file with these 64 digits as zeros."""
     data: DataEntry
     user_id_kind: IdKind
     item_id_kind: IdKind
@@ -112,12 +119,26 @@ class Manifest(_Strict):
 
 
 def bundle_id_of(manifest: dict[str, Any]) -> str:
-    """First 16 hex digits of the sha256 over everything but the id itself and the time of writing.
+    """First 16 hex digits of the sha256 over everything but the id itself, the time of writing and the seal.
 
     So equal inputs, settings and seeds give equal ids, and an edited manifest no longer matches its own.
     """
-    content = {key: value for key, value in manifest.items() if key not in {"bundle_id", "created_at"}}
+    content = {key: value for key, value in manifest.items() if key not in {"bundle_id", "created_at", "seal"}}
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def seal_manifest(manifest: dict[str, Any]) -> bytes:
+    """Bytes of manifest.json, its `bundle_id` and `seal` computed: no byte of it can change unnoticed."""
+    document = {**manifest, "seal": _UNSEALED}
+    document["bundle_id"] = bundle_id_of(document)
+    raw = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    seal = hashlib.sha256(raw).hexdigest()
+    return _SEAL.sub(f'"seal": "{seal}"'.encode(), raw, count=1)
+
+
+def _is_sealed(raw: bytes, seal: str) -> bool:
+    unsealed, found = _SEAL.subn(f'"seal": "{_UNSEALED}"'.encode(), raw)
+    return found == 1 and hashlib.sha256(unsealed).hexdigest() == seal
 
 
 def parse_manifest(raw: bytes) -> Manifest:
@@ -138,6 +159,8 @@ def parse_manifest(raw: bytes) -> Manifest:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleRefused(MANIFEST, f"{place}: {first['msg']}") from error
+    if not _is_sealed(raw, manifest.seal):
+        raise BundleRefused(MANIFEST, "the seal does not match the file")
     try:
         content_id = bundle_id_of(document)
     except orjson.JSONEncodeError as error:  # nested deeper than can be written

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import orjson
 
 from service.bundle.arrays import write_array
-from service.bundle.files import sha256_of
-from service.bundle.manifest import FORMAT_VERSION, MANIFEST, bundle_id_of, parse_manifest
+from service.bundle.files import sha256_of, verify_files
+from service.bundle.manifest import FORMAT_VERSION, MANIFEST, parse_manifest, seal_manifest
+from service.errors import BundleRefused
 
 
 @dataclass(slots=True)
@@ -85,22 +86,35 @@ class BundleWriter:
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Complete the manifest with files, id and time, make all durable and rename into place.
 
-        A bundle of the same id is the same content and is kept. Raises BundleRefused if the manifest is not valid.
+        A bundle of the same id is the same content and is kept, unless it has been damaged: then this one takes its
+        place. Raises BundleRefused if the manifest is not valid.
         """
         document = {**manifest, "format_version": FORMAT_VERSION, "files": self._files}
         document = orjson.loads(orjson.dumps(document))  # the id is taken over what JSON keeps
         document["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        bundle_id = document["bundle_id"] = bundle_id_of(document)
-        raw = orjson.dumps(document, option=orjson.OPT_INDENT_2)
-        parse_manifest(raw)
+        raw = seal_manifest(document)
+        bundle_id = parse_manifest(raw).bundle_id
         (self._folder / MANIFEST).write_bytes(raw)
         for path in sorted(self._folder.rglob("*")):
             _fsync(path)
         target = self.root / "bundles" / bundle_id
-        if not target.exists():
+        if target.exists() and not _is_sound(target):
+            target.rename(target.parent / f".damaged-{secrets.token_hex(6)}")
+        try:
             self._folder.rename(target)
+        except OSError:
+            if not target.exists():  # else the same content came first
+                raise
         _fsync(target.parent)
         return target
+
+
+def _is_sound(bundle: Path) -> bool:
+    try:
+        verify_files(bundle)
+    except BundleRefused:
+        return False
+    return True
 
 
 def _fsync(path: Path) -> None:
