@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 
 from models.evaluation.costs import Costs, measure_costs
 from models.evaluation.files import at_least_one, read_pairs, write_whole
@@ -17,7 +16,7 @@ from models.evaluation.held_out import ItemCodes, training_of_rows
 from models.evaluation.opening import model_of, open_published
 from models.evaluation.report import Report, render
 from models.evaluation.run import Evaluation, Examiner
-from models.evaluation.tables import model_tables, overview_table
+from models.evaluation.tables import console_of_people, model_tables, overview_table
 from service.recommender.live import LiveBundle
 
 HELP = "Evaluate the published bundle through the serving line: table, JSON line, HTML report"
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         evaluation = examiner.examine(live, name, args.k, progress=True)
         measured.append((evaluation, measure_costs(examiner, live, evaluation, k=args.k[0], progress=True)))
     measured.sort(key=lambda pair: -pair[0].metrics[f"NDCG@{args.k[0]}"])
-    console = Console(stderr=True)
+    console = console_of_people()
     console.print(overview_table(measured, args.k[0]))
     if args.model:
         for table in model_tables(*measured[0]):

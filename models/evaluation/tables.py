@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.costs import Costs
 from models.evaluation.run import Evaluation, Group
 
 HEADLINE = ("NDCG", "Recall", "MAP", "MRR", "HR", "coverage", "novelty")
+_WIDTH_OF_LOGS = 150
+
+
+def console_of_people() -> Console:
+    """Standard error; where that is no terminal, wide enough that a log keeps whole tables."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=_WIDTH_OF_LOGS)
 
 
 def overview_table(measured: Sequence[tuple[Evaluation, Costs]], k: int) -> Table:
@@ -19,7 +27,7 @@ def overview_table(measured: Sequence[tuple[Evaluation, Costs]], k: int) -> Tabl
         title=f"bundle {first.bundle_id}: {first.users:,} users, {first.test_rows:,} held-out items, k = {k}",
         title_justify="left",
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     table.add_column(f"NDCG@{k} (95%)", justify="right")
     for name in HEADLINE[1:]:
         table.add_column(f"{name}@{k}", justify="right")
@@ -40,7 +48,8 @@ def overview_table(measured: Sequence[tuple[Evaluation, Costs]], k: int) -> Tabl
 
 def model_tables(evaluation: Evaluation, costs: Costs) -> list[Table]:
     """Everything about one model: metrics with intervals, cohorts and sources, costs."""
-    metrics = Table("metric", title=f"{evaluation.model}: all metrics", title_justify="left")
+    metrics = Table(title=f"{evaluation.model}: all metrics", title_justify="left")
+    metrics.add_column("metric", no_wrap=True)
     metrics.add_column("value", justify="right")
     metrics.add_column("95% interval", justify="right")
     for name in evaluation.metrics:
@@ -95,7 +104,8 @@ def interval(ci: Mapping[str, tuple[float, float]], name: str) -> str:
 
 
 def _groups(kind: str, groups: Mapping[str, Group], k: int) -> Table:
-    table = Table(kind, title=f"by {kind}", title_justify="left")
+    table = Table(title=f"by {kind}", title_justify="left")
+    table.add_column(kind, no_wrap=True)
     table.add_column("users", justify="right")
     table.add_column(f"NDCG@{k} (95%)", justify="right")
     for name in HEADLINE[1:]:
