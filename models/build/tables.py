@@ -11,21 +11,21 @@ from rich.table import Table
 from models.build.build import CHOSEN_BY, Built
 from models.build.tuning import Trial
 
-SHOWN = (CHOSEN_BY, "Recall@10", "MAP@10", "HR@10", "coverage@10")
+SHOWN = (CHOSEN_BY, "Recall@10", "MAP@10", "coverage@10")
 
 
 def models_table(built: Built) -> Table:
     """Validation metrics by model, the best first."""
-    table = Table(title=f"bundle {built.bundle_id}: validation, through the serving line")
+    table = Table(title=f"bundle {built.bundle_id}: validation, through the serving line (* default)")
     table.add_column("model")
     for name in SHOWN:
         table.add_column(name, justify="right")
-    table.add_column(f"{CHOSEN_BY} 95%", justify="right")
+    table.add_column("its 95%", justify="right", no_wrap=True)
     table.add_column("users", justify="right")
     ranked = sorted(built.evaluations.items(), key=lambda pair: -pair[1].metrics[CHOSEN_BY])
     for name, evaluation in ranked:
         low, high = evaluation.ci[CHOSEN_BY]
-        marked = f"[bold]{name}[/] (default)" if name == built.default_model else name
+        marked = f"[bold]{name} *[/]" if name == built.default_model else name
         values = [f"{evaluation.metrics[metric]:.4f}" for metric in SHOWN]
         table.add_row(marked, *values, f"{low:.4f} … {high:.4f}", f"{evaluation.users:,}")
     return table

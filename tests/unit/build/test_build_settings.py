@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.als import als
+from models.build.recipes import RECIPES
+from models.build.settings import read_settings, write_settings
+from models.ease import ease
+from models.knn import item_knn
+from models.popularity import popularity
+from service.errors import InputError
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    configs = {
+        "popular": popularity.Config(days=14, segments=("age", "sex"), smoothing=30.0),
+        "als": als.Config(factors=96, alpha=0.5, half_life=3),
+        "knn": item_knn.Config(weighting="bm25", history_half_life=2.5),
+        "ease": ease.Config(width=400),
+    }
+    file = tmp_path / "new" / "settings.toml"
+    write_settings(file, configs)
+    assert read_settings(file).configs == configs
+    assert set(configs) == set(RECIPES)
+
+
+def test_writing_one_model_keeps_what_else_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('reader = "table"\n[columns]\nuser_id = "a \\"quoted\\" uid"\n[als]\nfactors = 16\n')
+    write_settings(file, {"ease": ease.Config(regularization=30.0)})
+    settings = read_settings(file)
+    assert settings.reader == "table"
+    assert settings.columns == {"user_id": 'a "quoted" uid'}
+    assert settings.configs == {"als": als.Config(factors=16), "ease": ease.Config(regularization=30.0)}
+
+
+def test_what_a_section_leaves_out_keeps_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[als]\nregularization = 3\n")
+    assert read_settings(file).configs == {"als": als.Config(regularization=3.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[als\n", "not TOML"),
+        ("[alss]\nfactors = 3", "no such section 'alss'"),
+        ("als = 3", "als: must be a section"),
+        ("[als]\nfactor = 3", r"\[als\] factor: no such setting \(known: factors"),
+        ("[als]\nfactors = 3.5", r"\[als\] factors: must be a whole number, found 3.5"),
+        ("[als]\nfactors = true", r"\[als\] factors: must be a whole number, found True"),
+        ('[als]\nalpha = "x"', r"\[als\] alpha: must be a number, found 'x'"),
+        ("[als]\nalpha = nan", r"\[als\] alpha: must be a number, found nan"),
+        ('[knn]\nweighting = "idf"', r"\[knn\] weighting: must be one of cosine, tfidf, bm25"),
+        ('[popular]\nsegments = "age"', r"\[popular\] segments: must be a list of text"),
+        ("reader = 3", "reader: must be text"),
+        ("columns = 3", r"\[columns\]"),
+    ],
+)
+def test_a_fault_names_file_section_and_key(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=f"settings.toml: .*{complaint}"):
+        read_settings(file)
