@@ -17,7 +17,7 @@ URL ?= http://127.0.0.1:$(PORT)
 IMAGE ?= reco-service
 ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
-export ARTIFACTS PORT HOST URL DATA
+export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
 .PHONY: help setup run test check format lint types imports gates deploy-lint bench build requirements locust locust-web clean
 

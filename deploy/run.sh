@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # `make run`: a bundle if there is none yet, a token of this machine's own, the line to try, then the service.
-# Environment: DATA (folder or file of interactions; empty: the generated demo), ARTIFACTS, HOST, PORT.
+# Environment: DATA (folder or file of interactions; empty: the generated demo), BUILD_ARGS (more flags for
+# `reco build`), ARTIFACTS, HOST, PORT, BIN (folder of the programs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-bin=.venv/bin
+bin=${BIN:-.venv/bin}
 artifacts=${ARTIFACTS:-artifacts}
 port=${PORT:-8080}
 host=${HOST:-127.0.0.1}
@@ -29,7 +30,8 @@ fi
 bundles=$artifacts/$name
 source=$artifacts/$name.source
 if [ ! -e "$bundles/current.json" ]; then
-  "$bin/reco" build --data "$data" --out "$bundles"
+  read -r -a options <<<"${BUILD_ARGS:-}"
+  "$bin/reco" build --data "$data" --out "$bundles" ${options[@]+"${options[@]}"}
   printf '%s\n' "$data" >"$source"
 elif [ "$(cat "$source" 2>/dev/null)" != "$data" ]; then
   echo "make run: $bundles was built from other data ($(cat "$source" 2>/dev/null || echo unknown));" \
@@ -51,8 +53,12 @@ import numpy as np
 
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
+from service.errors import RecoError
 
-bundle = load_bundle(ArtifactStore(Path(sys.argv[1])).current())
+try:
+    bundle = load_bundle(ArtifactStore(Path(sys.argv[1])).current())
+except RecoError as error:
+    sys.exit(f"make run: {error}")
 events = np.diff(bundle.history_indptr)
 print(quote(str(bundle.user_ids.take(np.array([int(events.argmax())]))[0]), safe=""))
 PYTHON
@@ -62,7 +68,7 @@ cat >&2 <<TRY
 
 Serving $bundles on http://$host:$port (Ctrl-C stops it). Try, from this folder:
 
-  curl -H "Authorization: Bearer \$(cat $token)" http://127.0.0.1:$port/reco/default/$user
+  curl -H "Authorization: Bearer \$(cat $(printf %q "$token"))" http://127.0.0.1:$port/reco/default/$user
 
 TRY
 RECO_TOKENS="demo:$(cat "$token")" exec "$bin/reco" serve --artifacts "$bundles" --host "$host" --port "$port"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,3 +178,48 @@ def test_options_that_make_no_sense_exit_2_with_one_line(locust: str) -> None:
     assert line == {}
     assert "locustfile: think time 'soon': not of the form 0.5..2, 1 or none" in shown
     assert "Traceback" not in shown
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def test_the_web_page_offers_the_scenario_and_keeps_the_token(locust: str) -> None:
+    port = free_port()
+    command = [
+        locust,
+        "-f",
+        str(ROOT / "loadtest" / "locustfile.py"),
+        "--web-host",
+        "127.0.0.1",
+        "--web-port",
+        str(port),
+    ]
+    with subprocess.Popen(
+        [*command, "--host", "http://127.0.0.1:9"],
+        cwd=ROOT,
+        env={**os.environ, "RECO_TOKEN": TOKEN},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            page = page_at(f"http://127.0.0.1:{port}/", process)
+        finally:
+            process.terminate()
+    assert all(f'"{option}"' in page for option in ("ids", "zipf", "cold", "think", "models"))
+    assert TOKEN not in page
+
+
+def page_at(url: str, process: subprocess.Popen[bytes]) -> str:
+    """Ask until somebody answers."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(url, timeout=10).text
+        except httpx.TransportError:
+            assert process.poll() is None, "locust ended before its page was up"
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
