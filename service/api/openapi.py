@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api.compat.handbook import EXAMPLES
 from service.api.error_handlers import SERVER_ERROR, Fault, fault_of
 from service.api.problems import MEDIA_TYPE, problem_of
 from service.api.v1_schemas import ID_SCHEMA, MODEL_PATTERN, RecommendQuery
@@ -31,6 +32,7 @@ answered by what is popular, and says so in `X-Reco-Degraded`; it stays a 200. E
 (`X-Request-Id`) and its bundle (`X-Reco-Bundle`)."""
 
 HOT_PATH = "/reco/{model_name}/{user_id}"
+_FRAMEWORKS_OWN = "HTTPValidationError"
 _REQUEST_ID = "5f0c8a4e3d7b-1a"
 _TAGS = [
     {"name": "reco", "description": "the hot route"},
@@ -92,11 +94,20 @@ def _document(app: FastAPI, settings: Settings) -> Document:
             "description": "a token of the service, with the scope 'reco'",
         }
     }
+    if "HandbookAnswer" in schemas:
+        schemas["HandbookAnswer"]["examples"] = EXAMPLES  # the framework leaves nulls out of examples
+    for name in (_FRAMEWORKS_OWN, "ValidationError"):
+        schemas.pop(name, None)
     for name in ("RecommendBody", "RecommendQuery", "SimilarBody"):
         _bound(schemas[name]["properties"]["k"], settings.k_max)
     schemas["BatchBody"]["properties"]["queries"]["maxItems"] = settings.batch_max
-    document["paths"][HOT_PATH] = {"get": _hot_route(settings)}
-    for path, operations in document["paths"].items():
+    paths = document["paths"]
+    paths[HOT_PATH] = {"get": _hot_route(settings)}
+    for path, answers in _HEALTH.items():
+        for status, content in answers.items():
+            if path in paths:
+                paths[path]["get"]["responses"][status]["content"] = content
+    for path, operations in paths.items():
         for operation in operations.values():
             _finish(path, operation, settings)
     return document
@@ -119,6 +130,9 @@ def _finish(path: str, operation: Document, settings: Settings) -> None:
     else:
         for status in ("401", "403"):
             operation["responses"].pop(status, None)
+    invalid = operation["responses"].get("422")
+    if invalid is not None and _FRAMEWORKS_OWN in str(invalid):
+        del operation["responses"]["422"]  # this family answers such requests otherwise
     for status, response in operation["responses"].items():
         response.setdefault("headers", {}).setdefault("X-Request-Id", _header("X-Request-Id"))
         problem = response.get("content", {}).get(MEDIA_TYPE)
@@ -154,6 +168,36 @@ def _fault(status: int) -> Fault:
     }
     return Fault(status, "http_exception", words[status]) if status in words else SERVER_ERROR
 
+
+def _state(status: str, more: Document, example: Document) -> Document:
+    schema = {
+        "type": "object",
+        "required": ["status", *more],
+        "properties": {"status": {"type": "string", "enum": [status]}, **more},
+    }
+    return {"application/json": {"schema": schema, "example": {"status": status, **example}}}
+
+
+_SECONDS: Document = {"seconds_since_heartbeat": {"type": "number"}}
+_HEALTH: Mapping[str, Mapping[str, Document]] = {
+    "/health": {"200": {"application/json": {"schema": {"type": "string"}, "example": "I am alive"}}},
+    "/health/live": {
+        "200": _state("alive", _SECONDS, {"seconds_since_heartbeat": 0.02}),
+        "503": _state("stalled", _SECONDS, {"seconds_since_heartbeat": 12.5}),
+    },
+    "/health/ready": {
+        "200": _state("ready", {"bundle": {"type": "string"}}, {"bundle": "9b2f4c7d1a3e5f60"}),
+        "503": _state("unready", {"reason": {"type": "string"}}, {"reason": "draining"}),
+    },
+    "/metrics": {
+        "200": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": 'reco_requests_total{model="als",status="200"} 12.0\n',
+            }
+        }
+    },
+}
 
 _ERRORS_SCHEMA: Document = {
     "title": "Errors",

@@ -57,7 +57,7 @@ def problem_of(faults: Sequence[Fault], request_id: str) -> dict[str, Any]:
         place = ".".join(str(part) for part in first.location or ())
         problem["detail"] = f"{place}: {first.message}" if place else first.message
         problem["errors"] = [
-            {"loc": fault.location or (), "msg": fault.message, "type": fault.key} for fault in faults
+            {"loc": list(fault.location or ()), "msg": fault.message, "type": fault.key} for fault in faults
         ]
     return problem
 

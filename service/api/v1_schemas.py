@@ -139,6 +139,35 @@ class SimilarBody(_Asked):
     )
 
 
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "request_id": "5f0c8a4e3d7b-1a",
+    "bundle": "9b2f4c7d1a3e5f60",
+    "model": "als",
+    "source": "personal",
+    "degraded": [],
+    "items": [
+        {"item_id": 50, "score": 1.21, "source": "personal"},
+        {"item_id": 181, "score": 1.13, "source": "personal"},
+        {"item_id": 172, "score": 1.02, "source": "personal"},
+    ],
+    "timings_ms": {"retrieve": 0.041, "complete": 0.006},
+}
+PROBLEM_EXAMPLE: dict[str, Any] = {
+    "type": "urn:reco:problem:invalid_request",
+    "title": "The request is malformed",
+    "status": 422,
+    "detail": "body.k: Input should be greater than or equal to 1",
+    "instance": "5f0c8a4e3d7b-1a",
+    "errors": [
+        {
+            "loc": ["body", "k"],
+            "msg": "Input should be greater than or equal to 1",
+            "type": "greater_than_equal",
+        }
+    ],
+}
+
+
 class ItemAnswer(_Told):
     """One place of a slate."""
 
@@ -150,25 +179,7 @@ class ItemAnswer(_Told):
 class RecommendAnswer(_Told):
     """A slate, best first, and what made it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "request_id": "5f0c8a4e3d7b4b0f9d1e2c3b4a596877",
-                    "bundle": "9b2f4c7d1a3e5f60",
-                    "model": "als",
-                    "source": "personal",
-                    "degraded": [],
-                    "items": [
-                        {"item_id": 50, "score": 1.21, "source": "personal"},
-                        {"item_id": 181, "score": 1.13, "source": "personal"},
-                        {"item_id": 172, "score": 1.02, "source": "personal"},
-                    ],
-                    "timings_ms": {"retrieve": 0.041, "complete": 0.006},
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [ANSWER_EXAMPLE]})
 
     request_id: str
     bundle: str
@@ -192,26 +203,7 @@ class FaultBody(_Told):
 class Problem(_Told):
     """RFC 9457: why a request was not answered."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:reco:problem:invalid_request",
-                    "title": "The request is malformed",
-                    "status": 422,
-                    "detail": "body.k: Input should be greater than or equal to 1",
-                    "instance": "5f0c8a4e3d7b4b0f9d1e2c3b4a596877",
-                    "errors": [
-                        {
-                            "loc": ["body", "k"],
-                            "msg": "Input should be greater than or equal to 1",
-                            "type": "greater_than_equal",
-                        }
-                    ],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [PROBLEM_EXAMPLE]})
 
     type: str = Field(description="stable name of the problem, a URI")
     title: str
@@ -230,6 +222,19 @@ class BatchResult(_Told):
 
 class BatchAnswer(_Told):
     """The outcomes in the order of the questions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "5f0c8a4e3d7b-1a",
+                    "bundle": "9b2f4c7d1a3e5f60",
+                    "results": [{"answer": ANSWER_EXAMPLE}, {"problem": PROBLEM_EXAMPLE}],
+                    "timings_ms": {"batch": 0.31},
+                }
+            ]
+        }
+    )
 
     request_id: str
     bundle: str
@@ -251,7 +256,7 @@ class SimilarAnswer(_Told):
         json_schema_extra={
             "examples": [
                 {
-                    "request_id": "5f0c8a4e3d7b4b0f9d1e2c3b4a596877",
+                    "request_id": "5f0c8a4e3d7b-1a",
                     "bundle": "9b2f4c7d1a3e5f60",
                     "model": "als",
                     "items": [{"item_id": 181, "score": 0.94}, {"item_id": 172, "score": 0.91}],
@@ -293,6 +298,33 @@ class ModelAnswer(_Told):
 
 class ModelsAnswer(_Told):
     """What is served right now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "5f0c8a4e3d7b-1a",
+                    "bundle": "9b2f4c7d1a3e5f60",
+                    "created_at": "2026-01-31T12:00:00+00:00",
+                    "default": "als",
+                    "user_id_kind": "int64",
+                    "item_id_kind": "int64",
+                    "models": [
+                        {
+                            "name": "als",
+                            "kind": "factors",
+                            "default": True,
+                            "dim": 64,
+                            "space": "ip",
+                            "retriever": "hnsw",
+                            "recall": {"at_10": 0.994, "at_100": 0.989, "queries": 1000},
+                            "metrics": {"ndcg@10": 0.12},
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
     request_id: str
     bundle: str

@@ -36,17 +36,16 @@ _STILL_200 = (InvalidRequest, UserNotFound, ItemNotFound, ModelNotFound)
 OnError = Literal["empty", "null"]
 
 
+EXAMPLES: list[Any] = [
+    {"recommendations": [50, 181, 172], "status": "success", "msg": None},
+    {"recommendations": [], "status": "error", "msg": "User 9999999999 not found"},
+]
+
+
 class HandbookAnswer(BaseModel):
     """Item ids, best first, or why there are none."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"recommendations": [50, 181, 172], "status": "success", "msg": None},
-                {"recommendations": [], "status": "error", "msg": "User 9999999999 not found"},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
 
     recommendations: list[int | str] | None
     status: Literal["success", "error"]
