@@ -26,8 +26,9 @@ PATIENCE_S = 20.0
 
 
 def settings_for(artifacts: Path, **changes: Any) -> Settings:
-    """Settings of a test: two tokens, no .env file."""
-    changes = {"tokens": f"shop:{TOKEN},ops:{ADMIN_TOKEN}:reco|admin", "access_log": False, **changes}
+    """Settings of a test: two tokens, no .env file, and a budget that a busy machine keeps too."""
+    tokens = f"shop:{TOKEN},ops:{ADMIN_TOKEN}:reco|admin"
+    changes = {"tokens": tokens, "access_log": False, "budget_ms": 10_000, **changes}
     return load_settings({"artifacts": artifacts, **changes}, env_file=None)
 
 

@@ -6,7 +6,6 @@ ids, the pipeline, bytes, counts.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.access_log import RequestRecord
+from service.api.answering import slate_for
 from service.api.cors import Cors, Headers
 from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
 from service.api.ids import parse_budget_s, parse_k, parse_user_id
@@ -25,7 +25,6 @@ from service.domain import Deadline, IdKind, Plan, Query, Slate
 from service.errors import ModelNotFound, NotReady, RequestError
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
-from service.recommender.pipeline import recommend
 from service.telemetry import UNKNOWN_MODEL, ModelCounts
 
 PREFIX = "/reco/"
@@ -199,12 +198,7 @@ class RecoRoute:
         if asked.budget is not None:
             deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
         query = Query(user_id, k)
-        try:
-            slate = recommend(query, model.plan, live, deadline)
-        except RequestError:
-            raise
-        except Exception as error:
-            slate = self._rescue(query, live, deadline, error)
+        slate = slate_for(query, model.plan, live, s, deadline)
         if type(user_id) is int:
             body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
         else:
@@ -220,12 +214,6 @@ class RecoRoute:
                 raise NotReady
             bound = self._bound = _Bound(live, self._s)
         return bound
-
-    def _rescue(self, query: Query, live: LiveBundle, deadline: Deadline, error: Exception) -> Slate:
-        """Answer with what is popular when the line itself broke; says so, and logs why."""
-        self._s.log.event(time.time(), "ERROR", "the line broke; answering with what is popular", error=error)
-        slate = recommend(query, Plan("popular"), live, deadline)
-        return dataclasses.replace(slate, degraded=(*slate.degraded, "error"))
 
     def _other_method(self, asked: _Asked) -> _Answer:
         if asked.method == "OPTIONS" and asked.origin is not None and asked.preflight:
@@ -250,10 +238,8 @@ class RecoRoute:
         ended = deadline.now()
         seconds = ended - deadline.started_at
         counts.answered(answer.status, seconds)
-        if slate is not None:
-            counts.slate(slate)
-            if ended > deadline.expires_at:
-                counts.overruns += 1
+        if slate is not None and ended > deadline.expires_at:
+            counts.overruns += 1
         log = self._s.log
         if log.requests:
             source, degraded = (None, ()) if slate is None else (slate.source, slate.degraded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -93,7 +92,9 @@ async def test_without_tokens_the_service_does_not_start(artifacts: Path) -> Non
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]),
-    path=st.sampled_from([b"/reco/als/1", b"/reco/default/1", b"/reco/nope/1", b"/reco/als/x", b"/reco/", b"/%72eco/als/1"]),
+    path=st.sampled_from(
+        [b"/reco/als/1", b"/reco/default/1", b"/reco/nope/1", b"/reco/als/x", b"/reco/", b"/%72eco/als/1"]
+    ),
     mutant=st.one_of(
         st.binary(max_size=60),
         st.integers(0, len(TOKEN) - 1).map(lambda at: (TOKEN[:at] + TOKEN[at + 1 :]).encode()),
@@ -117,7 +118,7 @@ async def test_tokens_rotate_under_requests_without_a_false_401(artifacts: Path,
     def publish(text: str) -> None:
         draft = tmp_path / "draft"
         draft.write_text(text)
-        os.replace(draft, file)
+        draft.replace(file)
 
     async def status_of(app: RecoApp, token: str) -> int:
         return (

@@ -71,12 +71,12 @@ def test_a_bad_value_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(InputError, match=f"^{variable}={value}: "):
+    with pytest.raises(InputError, match=rf"^{variable}={value}: "):
         read()
 
 
 def test_a_bad_flag_is_named_as_a_flag() -> None:
-    with pytest.raises(InputError, match="^--budget-ms=soon: "):
+    with pytest.raises(InputError, match=r"^--budget-ms=soon: "):
         read(budget_ms="soon")
     with pytest.raises(InputError, match="no setting 'prot'"):
         read(prot=1)
@@ -109,7 +109,7 @@ def test_lists_are_words_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        read().port = 1  # type: ignore[misc]
+        read().port = 1
 
 
 def test_secrets_are_in_no_print_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

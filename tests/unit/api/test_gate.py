@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def gate(**changes: object) -> Gate:
 
 def test_a_known_token_names_its_caller() -> None:
     caller = gate().admit([f"Bearer {TOKEN}".encode()])
-    assert (caller.name, caller.scopes) == ("shop", {"reco"})
+    assert (caller.name, sorted(caller.scopes)) == ("shop", ["reco"])
 
 
 @pytest.mark.parametrize("scheme", [b"bearer", b"BEARER", b"Bearer"])
@@ -123,7 +122,7 @@ def test_a_file_of_tokens_is_read_with_comments_and_joins_the_variable(tmp_path:
 
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="RECO_TOKENS_FILE: .*absent"):
+    with pytest.raises(InputError, match=r"RECO_TOKENS_FILE: .*absent"):
         gate(tokens_file=tmp_path / "absent")
 
 
@@ -154,7 +153,7 @@ def test_tokens_rotate_when_the_file_changes_and_survive_a_bad_one(tmp_path: Pat
 def replace(file: Path, text: str) -> None:
     draft = file.with_suffix(".new")
     draft.write_text(text, "latin-1")
-    os.replace(draft, file)
+    draft.replace(file)
 
 
 @given(st.text(max_size=60))
@@ -162,6 +161,8 @@ def test_any_text_is_read_or_refused_with_a_message(text: str) -> None:
     try:
         callers = parse_tokens(text.split(","), "RECO_TOKENS")
     except InputError as error:
-        assert str(error).startswith("RECO_TOKENS, entry ")
+        message = str(error)
     else:
+        message = ""
         assert all(len(digest) == 32 for digest in callers)
+    assert message == "" or message.startswith("RECO_TOKENS, entry ")
