@@ -40,7 +40,8 @@ class Query:
     """Who asks, for how many, among what.
 
     `history` (item ids, oldest first) replaces what the bundle knows of the user: those items are the seen
-    ones, and the user's vector is solved from them. `exclude_seen` False lets seen items through.
+    ones, and the user's vector is solved from them. `recent` (oldest first) comes on top of it: what happened since
+    the bundle was built. `exclude_seen` False lets seen items through.
     """
 
     user_id: UserId | None
@@ -48,6 +49,7 @@ class Query:
     history: tuple[ItemId, ...] | None = None
     filter: ItemFilter | None = None
     exclude_seen: bool = True
+    recent: tuple[ItemId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

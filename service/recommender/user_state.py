@@ -26,11 +26,11 @@ class UserState:
 def user_state(query: Query, bundle: Bundle) -> UserState:
     """Look the user up. Items of the query's history that the catalogue lacks are left out."""
     row = UNKNOWN if query.user_id is None else bundle.user_ids.row_of(query.user_id)
-    if query.history is not None:
-        rows = bundle.item_ids.rows_of(reversed(query.history))
-        rows = rows[rows != UNKNOWN]
-        _, newest = np.unique(rows, return_index=True)  # of a repeated item the newest place counts
-        return UserState(row, rows[np.sort(newest)][::-1], live=True)
-    if row == UNKNOWN:
-        return UserState(row, _NOTHING, live=False)
-    return UserState(row, bundle.history_of(row), live=False)
+    if query.history is None and not query.recent:
+        return UserState(row, _NOTHING if row == UNKNOWN else bundle.history_of(row), live=False)
+    rows = bundle.item_ids.rows_of((*(query.history or ()), *query.recent))
+    if query.history is None and row != UNKNOWN:
+        rows = np.concatenate((bundle.history_of(row), rows))
+    newest_first = rows[rows != UNKNOWN][::-1]
+    _, newest = np.unique(newest_first, return_index=True)  # of a repeated item the newest place counts
+    return UserState(row, newest_first[np.sort(newest)][::-1], live=True)

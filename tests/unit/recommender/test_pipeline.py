@@ -17,7 +17,7 @@ from service.errors import InvalidRequest, ModelNotFound
 from service.recommender.filters import Eligible
 from service.recommender.live import LiveBundle, LiveModel, go_live
 from service.recommender.pipeline import recommend
-from service.recommender.user_state import UserState
+from service.recommender.user_state import UserState, user_state
 
 MODELS = ["popular", "als", "knn", "ease", "lists", "default"]
 
@@ -131,6 +131,22 @@ def test_a_history_alone_is_folded_in(live: LiveBundle) -> None:
         assert slate.source == "fold_in"
         assert _tastes(slate) == [1] * 5
         assert not set(history) & set(slate.item_ids)
+
+
+def test_recent_events_come_on_top_of_what_the_bundle_knows(live: LiveBundle) -> None:
+    user = 100 + 3 * 4
+    known = set(live.bundle.item_ids.take(live.bundle.history_of(4)))
+    before = recommend(Query(user, 5), Plan("als"), live, Deadline.none())
+    recent = (before.item_ids[0], 10 + 2 * 1, before.item_ids[0])
+    after = recommend(Query(user, 30, recent=recent), Plan("als"), live, Deadline.none())
+    assert after.source == "fold_in"
+    assert not (known | set(recent)) & set(after.item_ids)
+    assert before.item_ids[1] in after.item_ids
+
+
+def test_a_repeated_item_counts_where_it_came_last(live: LiveBundle) -> None:
+    state = user_state(Query(None, 5, history=(10, 12, 14), recent=(10, 999)), live.bundle)
+    assert live.bundle.item_ids.take(state.history) == [12, 14, 10]
 
 
 def test_a_short_list_is_topped_up_and_says_so(live: LiveBundle) -> None:
