@@ -7,8 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-from tests.running import BEARER, running, settings_for
+from running import BEARER, running, settings_for
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ async def test_string_ids(str_artifacts: Path) -> None:
         client.headers.update(BEARER)
         response = await client.get("/get_recommendation?user_id=u000&top_k=2")
         assert all(item_id.startswith("item/") for item_id in response.json()["recommendations"])
-        assert list((await client.get("/index?id=u001")).json())[0].startswith("item/")
+        assert next(iter((await client.get("/index?id=u001")).json())).startswith("item/")
 
 
 async def test_refusals_and_outages_keep_their_status_in_the_same_shape(artifacts: Path) -> None:

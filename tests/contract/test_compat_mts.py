@@ -8,9 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-
-from tests.factories import tiny_dataset, write_tiny_bundle
-from tests.running import BEARER, running, settings_for
+from factories import tiny_dataset, write_tiny_bundle
+from running import BEARER, running, settings_for
 
 ANN = "/api/v1/recommend_for_user"
 EXACT = ["/api/v1/recommend_bruteforce", "/recommend_bruteforce"]

@@ -9,11 +9,11 @@ from typing import Any, cast
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from json_schema import faults
+from running import BEARER, running, settings_for
 
 from service.app import RecoApp, create_app
 from service.recommender.live import LiveBundle
-from tests.json_schema import faults
-from tests.running import BEARER, running, settings_for
 
 Document = dict[str, Any]
 ADMIN_ONLY = "wB7nQe2sVd9kLz4tHy1p"

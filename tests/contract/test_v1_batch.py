@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from factories import tiny_dataset, write_tiny_bundle
+from running import BEARER, running, settings_for
 
 from service.api.v1_schemas import BatchAnswer
-from tests.factories import tiny_dataset, write_tiny_bundle
-from tests.running import BEARER, running, settings_for
 
 PATH = "/v1/recommend:batch"
 

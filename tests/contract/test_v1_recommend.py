@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from running import BEARER, running, settings_for
 
 from service.api.v1_schemas import RecommendAnswer
-from tests.running import BEARER, running, settings_for
 
 PATH = "/v1/recommend"
 

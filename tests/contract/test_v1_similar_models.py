@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from factories import write_tiny_bundle
+from running import BEARER, running, settings_for
 
 from service.api.v1_schemas import ModelsAnswer, SimilarAnswer
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
-from tests.factories import write_tiny_bundle
-from tests.running import BEARER, running, settings_for
 
 
 @pytest.fixture
