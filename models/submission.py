@@ -93,11 +93,12 @@ def validate_submission(
         raise InputError(f"a submission holds 1 to {MOST_ITEMS} items a user, not {k}")
     raw = path.read_bytes()
     found: dict[UserId, tuple[ItemId, ...]] = {}
+    lists = _ItemLists(path, item_kind, k, catalogue)
     for row, (user_text, items_text) in _rows(path, raw):
         user = _identifier(path, row, "user_id", user_text, user_kind)
         if user in found:
             raise DataError(path, "this user came before", row=row, column="user_id", value=user)
-        found[user] = _items(path, row, items_text, item_kind, k, catalogue)
+        found[user] = lists.read(row, items_text)
     if not found:
         raise DataError(path, "holds no users")
     if users is not None:
@@ -122,26 +123,35 @@ def _rows(path: Path, raw: bytes) -> Iterator[tuple[int, tuple[str, str]]]:
         raise DataError(path, f"not a CSV file in UTF-8: {error}") from error
 
 
-def _items(
-    path: Path, row: int, text: str, kind: IdKind, k: int, catalogue: Ids | None
-) -> tuple[ItemId, ...]:
-    def fault(reason: str, value: object) -> DataError:
-        return DataError(path, reason, row=row, column="item_id", value=value)
+class _ItemLists:
+    """Reads the lists of one file. Ids are parsed once each, however often they come."""
 
-    parts = _split(text)
-    if parts is None:
-        raise fault("must be a list such as [1, 2, 3]", text)
-    if len(parts) != k:
-        raise fault(f"must hold exactly {k} items, holds {len(parts)}", text)
-    items = tuple(_identifier(path, row, "item_id", part, kind) for part in parts)
-    repeated = next((item for place, item in enumerate(items) if item in items[:place]), None)
-    if repeated is not None:
-        raise fault("an item came twice", repeated)
-    if catalogue is not None:
-        for item in items:
-            if catalogue.row_of(item) == UNKNOWN:
-                raise fault("no such item in the catalogue", item)
-    return items
+    def __init__(self, path: Path, kind: IdKind, k: int, catalogue: Ids | None) -> None:
+        self._path, self._kind, self._k, self._catalogue = path, kind, k, catalogue
+        self._known: dict[str, ItemId] = {}
+
+    def read(self, row: int, text: str) -> tuple[ItemId, ...]:
+        """One field. Raises DataError naming the row for a list that is not k distinct items."""
+        parts = _split(text)
+        if parts is None:
+            raise self._fault(row, "must be a list such as [1, 2, 3]", text)
+        if len(parts) != self._k:
+            raise self._fault(row, f"must hold exactly {self._k} items, holds {len(parts)}", text)
+        known = self._known
+        items = tuple(known[part] if part in known else self._item(row, part) for part in parts)
+        if len(set(items)) != len(items):
+            repeated = next(item for place, item in enumerate(items) if item in items[:place])
+            raise self._fault(row, "an item came twice", repeated)
+        return items
+
+    def _item(self, row: int, part: str) -> ItemId:
+        item = _identifier(self._path, row, "item_id", part, self._kind)
+        if self._catalogue is not None and self._catalogue.row_of(item) == UNKNOWN:
+            raise self._fault(row, "no such item in the catalogue", item)
+        return self._known.setdefault(part, item)
+
+    def _fault(self, row: int, reason: str, value: object) -> DataError:
+        return DataError(self._path, reason, row=row, column="item_id", value=value)
 
 
 def _identifier(path: Path, row: int, column: str, text: str, kind: IdKind) -> int | str:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
+from models.progress import ticking
 from service.bundle.ids import UNKNOWN
 from service.domain import Deadline, ItemId, Plan, Query, Source, UserId
 from service.recommender.live import LiveBundle
@@ -28,8 +18,6 @@ from service.recommender.pipeline import recommend
 Cohort = Literal["warm", "fold_in", "cold"]
 COHORTS: tuple[Cohort, ...] = ("warm", "fold_in", "cold")
 SOURCES: tuple[Source, ...] = ("personal", "fold_in", "segment_popular", "popular")
-_TICK = 256
-"""Users between two strokes of the progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +68,27 @@ def replay(
     """Ask the serving line for k items for each user, without a deadline. Raises ModelNotFound."""
     model = live.resolve(plan.model).name
     users = list(user_ids)
-    slates = []
+    # One object an item however often it is recommended: a million users' lists fit in memory.
+    interned: dict[ItemId, ItemId] = {}
+    item_ids: list[list[ItemId]] = []
+    sources: list[Source] = []
+    top_ups: list[Source] = []
+    degraded: list[tuple[str, ...]] = []
+    n_personal = np.empty(len(users), np.int64)
     seconds = np.empty(len(users), np.float64)
-    with _bar() if progress else nullcontext() as bar:
-        task = None if bar is None else bar.add_task(f"replay {model}", total=len(users))
-        for place, user_id in enumerate(users):
-            query = Query(user_id, k, exclude_seen=exclude_seen)
-            deadline = Deadline.none()
-            started = time.perf_counter()
-            slates.append(recommend(query, plan, live, deadline))
-            seconds[place] = time.perf_counter() - started
-            if bar is not None and task is not None and place % _TICK == 0:
-                bar.update(task, completed=place)
-        if bar is not None and task is not None:
-            bar.update(task, completed=len(users))
-    return Replay(
-        model=model,
-        k=k,
-        user_ids=users,
-        item_ids=[slate.item_ids for slate in slates],
-        sources=[slate.source for slate in slates],
-        top_ups=[slate.top_up for slate in slates],
-        n_personal=np.array([slate.n_personal for slate in slates], np.int64),
-        cohorts=cohorts_of(live, model, users),
-        degraded=[slate.degraded for slate in slates],
-        seconds=seconds,
-    )
+    for place, user_id in enumerate(ticking(users, f"replay {model}", progress)):
+        query = Query(user_id, k, exclude_seen=exclude_seen)
+        deadline = Deadline.none()
+        started = time.perf_counter()
+        slate = recommend(query, plan, live, deadline)
+        seconds[place] = time.perf_counter() - started
+        item_ids.append([interned.setdefault(item, item) for item in slate.item_ids])
+        sources.append(slate.source)
+        top_ups.append(slate.top_up)
+        degraded.append(slate.degraded)
+        n_personal[place] = slate.n_personal
+    cohorts = cohorts_of(live, model, users)
+    return Replay(model, k, users, item_ids, sources, top_ups, n_personal, cohorts, degraded, seconds)
 
 
 def cohorts_of(live: LiveBundle, model_name: str, user_ids: Sequence[UserId]) -> list[Cohort]:
@@ -141,17 +124,3 @@ def cohorts_of(live: LiveBundle, model_name: str, user_ids: Sequence[UserId]) ->
         "warm" if w else "fold_in" if f else "cold"
         for w, f in zip(warm.tolist(), fold_in.tolist(), strict=True)
     ]
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

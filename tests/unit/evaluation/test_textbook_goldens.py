@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.evaluation.competition import leaderboard_map
+from models.evaluation.competition import leaderboard_map, notebook_map
 from models.evaluation.metrics import Relevant, accuracy
 from models.evaluation.textbook import (
     average_precision,
@@ -65,6 +65,15 @@ def test_leaderboard_takes_12_for_a_hit_on_123() -> None:
     strict = accuracy(np.array(recommended), codes, 10)["MAPr@10"]
     assert strict.mean() == pytest.approx(0.444, abs=5e-4)
     assert leaderboard_map(recommended, true_items).mean() == pytest.approx(0.778, abs=5e-4)
+
+
+def test_notebook_form_counts_hits_beyond_the_tenth_place_and_the_strict_one_does_not() -> None:
+    recommended = np.arange(100, 120)[None, :]
+    truth = Relevant.of_pairs(np.zeros(3, int), np.array([101, 114, 999]), 1)
+    assert accuracy(recommended, truth, 10)["MAPr@10"][0] == pytest.approx((1 / 2) / 3)
+    assert notebook_map(recommended, truth)[0] == pytest.approx((1 / 2 + 2 / 15) / 3)
+    assert notebook_map(recommended[:, :10], truth)[0] == pytest.approx((1 / 2) / 3)
+    assert notebook_map(np.empty((1, 0), np.int64), truth)[0] == 0
 
 
 def test_leaderboard_does_not_match_across_two_true_items() -> None:
