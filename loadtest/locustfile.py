@@ -59,6 +59,8 @@ def check(environment: Environment, **_: Any) -> None:
     except ValueError as error:
         print(f"locustfile: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    # `quit` comes after locust's own tables but isn't told of the environment.
+    events.quit.add_listener(lambda **_: print(json.dumps(summary(environment)), flush=True))
 
 
 @events.test_start.add_listener
@@ -73,11 +75,10 @@ def prepare(environment: Environment, **_: Any) -> None:
     Visitor.degraded.clear()
 
 
-@events.quitting.add_listener
-def summarise(environment: Environment, **_: Any) -> None:
-    """Print one JSON line for programs to read."""
+def summary(environment: Environment) -> dict[str, Any]:
+    """Put a run into figures that a program can read."""
     total = environment.stats.total
-    line = {
+    return {
         "requests": total.num_requests,
         "failures": total.num_failures,
         "failures_by_reason": dict(_reasons(environment)),
@@ -88,7 +89,6 @@ def summarise(environment: Environment, **_: Any) -> None:
         "sources": dict(Visitor.sources),
         "degraded": dict(Visitor.degraded),
     }
-    print(json.dumps(line))
 
 
 def _reasons(environment: Environment) -> Counter[str]:

@@ -111,8 +111,8 @@ def run_locust(locust: str, port: int, *options: str, token: str = TOKEN) -> tup
         timeout=120,
         check=False,
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return done.returncode, json.loads(lines[-1]) if lines else {}, done.stdout + done.stderr
+    last = done.stdout.rstrip().rpartition("\n")[2]
+    return done.returncode, json.loads(last) if last else {}, done.stdout + done.stderr
 
 
 @pytest.fixture
