@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from models.progress import ticking
 from service.bundle.ids import UNKNOWN
 from service.domain import Deadline, ItemId, Plan, Query, Source, UserId
