@@ -14,6 +14,7 @@ from models.build.assemble import Assembled, assemble
 from models.build.index import IndexChoice
 from models.build.recipes import RECIPES, Effort
 from models.build.steps import Steps, peak_memory_mb
+from models.build.threads import threads_for
 from models.build.tune import tune
 from models.build.tuning import Trial
 from models.data.dataset import Dataset
@@ -101,6 +102,11 @@ def build(
     with steps.step("read", str(order.data)):
         dataset = read_dataset(order.data, reader=order.reader, columns=order.columns, progress=progress)
     _refuse_impossible(dataset, order.data)
+    with threads_for(len(dataset)):
+        return _built(dataset, order, steps, progress, on_trial)
+
+
+def _built(dataset: Dataset, order: Order, steps: Steps, progress: bool, on_trial: OnTrial) -> Built:
     names = chosen_models(dataset, order.models)
     with steps.step(
         "split", f"{len(dataset):,} events, {dataset.n_users:,} users, {dataset.n_items:,} items"

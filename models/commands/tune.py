@@ -15,6 +15,7 @@ from models.build.build import chosen_models
 from models.build.recipes import RECIPES
 from models.build.settings import write_settings
 from models.build.tables import trials_table
+from models.build.threads import threads_for
 from models.build.tune import tune
 from models.build.tuning import Trial
 from models.commands.data_flags import add_data_flags, columns_of
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
             best = max(best, trial.score)
             ticker.tick(f"tune {args.model}: best NDCG@10 {best:.4f}")
 
-        found = tune(args.model, split, "full", seed=args.seed, seconds=args.minutes * 60, on_trial=on_trial)
+        seconds = args.minutes * 60
+        with threads_for(len(dataset)):
+            found = tune(args.model, split, "full", seed=args.seed, seconds=seconds, on_trial=on_trial)
     if not found.trials:
         raise InputError(f"{args.data}: no user has events to hold out: there is nothing to tune on")
     CONSOLE.print(trials_table(args.model, found.trials))

@@ -138,7 +138,8 @@ def test_truncation_keeps_the_largest_magnitudes(
     width=st.integers(1, 9),
 )
 def test_narrowing_is_truncating_from_the_start(matrix: npt.NDArray[np.float32], width: int) -> None:
-    wide = dict(zip(("indptr", "indices", "weights"), strongest_of_each_row([matrix], 9), strict=True))
+    indptr, indices, weights = strongest_of_each_row([matrix], 9)
+    wide = {"indptr": indptr, "indices": indices, "weights": weights}
     expected = strongest_of_each_row([matrix], width)
     for found, wanted in zip(narrowed(wide, width).values(), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)

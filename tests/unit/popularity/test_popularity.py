@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -193,7 +194,7 @@ def test_everybody_gets_every_item_once_and_scores_never_rise(
     model = train(dated, Config(days=days, half_life=half_life, measure=measure, segments=by))  # type: ignore[arg-type]
     assert sorted(segment(model, 0)) == list(range(8))
     indptr, scores = model.arrays["indptr"], model.arrays["scores"]
-    for begin, end in zip(indptr[:-1], indptr[1:], strict=True):
+    for begin, end in pairwise(indptr.tolist()):
         assert (np.diff(scores[begin:end]) <= 0).all()
         assert len(set(model.arrays["items"][begin:end].tolist())) == end - begin
     assert np.isfinite(scores).all()
