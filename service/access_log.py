@@ -72,6 +72,7 @@ class AccessLog:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.dropped = 0
+        """Lines lost since `take_dropped` was last called."""
 
     def request(self, record: RequestRecord) -> None:
         """Queue a request's line; counted as dropped when the queue is full."""
@@ -90,6 +91,11 @@ class AccessLog:
             self.dropped += 1
         else:
             self._queue.append(EventRecord(at, level, message, fields, error))
+
+    def take_dropped(self) -> int:
+        """Count the lines lost since the last call."""
+        dropped, self.dropped = self.dropped, 0
+        return dropped
 
     def start(self) -> None:
         """Start the writer."""

@@ -83,11 +83,12 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            services.telemetry.flush()
+            services.flush_counts()
             app.hot = app.observed = None
             services.log.stop()
 
-    app = RecoApp(title="Recommendations", version="1", lifespan=lifespan)
+    # One address a resource; and a redirect can't be made of a query string that is not UTF-8.
+    app = RecoApp(title="Recommendations", version="1", lifespan=lifespan, redirect_slashes=False)
     app.state.services = None
     app.state.families = ErrorFamilies()
     register_error_handlers(app, app.state.families, settings.missing_token_status)
@@ -132,7 +133,7 @@ async def _heartbeat(services: Services) -> None:
         await asyncio.sleep(FLUSH_PERIOD_S)
         telemetry.facts.loop_lag_s = max(0.0, clock() - serving.heartbeat_at - FLUSH_PERIOD_S)
         if telemetry.multiprocess:
-            telemetry.flush()
+            services.flush_counts()
 
 
 async def _watch_tokens(services: Services) -> None:

@@ -137,7 +137,6 @@ class LiveFacts(Collector):
         self.recalls: tuple[tuple[str, int, float], ...] = ()
         """(model, k, recall@k of the retriever that serves)."""
         self.loop_lag_s = 0.0
-        self.log_lines_dropped = 0
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
@@ -159,11 +158,6 @@ class LiveFacts(Collector):
         yield recall
         yield GaugeMetricFamily(
             "reco_event_loop_lag_seconds", "Last lateness of the heartbeat.", value=self.loop_lag_s
-        )
-        yield GaugeMetricFamily(
-            "reco_log_lines_dropped",
-            "Log lines lost to a full queue since start.",
-            value=self.log_lines_dropped,
         )
 
 
@@ -216,6 +210,11 @@ class Telemetry:
             "reco_reload", "Attempts to take up a published bundle, by worker and result.", ["result"],
             registry=self.registry,
         )  # fmt: skip
+        self.log_dropped = Counter(
+            "reco_log_lines_dropped",
+            "Log lines lost to a full queue or a reader gone.",
+            registry=self.registry,
+        )
         self.facts = LiveFacts()
         self._models: dict[str, ModelCounts] = {}
         self._exposed = CollectorRegistry() if self.multiprocess else self.registry
@@ -236,7 +235,7 @@ class Telemetry:
         return self._models.keys()
 
     def flush(self) -> None:
-        """Carry every model's growth to prometheus-client."""
+        """Carry every model's growth to prometheus-client. Call from the event loop's thread."""
         for counts in self._models.values():
             counts.flush()
 

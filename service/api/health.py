@@ -68,8 +68,7 @@ async def exposition(request: Request) -> Response:
     if telemetry.multiprocess:
         # By then every worker has flushed what it answered before this scrape came.
         await asyncio.sleep(2 * FLUSH_PERIOD_S)
-    telemetry.flush()
-    telemetry.facts.log_lines_dropped = services.log.dropped
+    services.flush_counts()
     if services.serving.live is not None:
         _tell(telemetry.facts, services.serving.live)
     return Response(await run_in_threadpool(telemetry.exposition), media_type=CONTENT_TYPE_LATEST)

@@ -64,3 +64,8 @@ class Services:
     clock: Clock
     serving: Serving = field(default_factory=Serving)
     request_ids: RequestIds = field(default_factory=RequestIds)
+
+    def flush_counts(self) -> None:
+        """Carry what was counted since the last time to where a scrape finds it."""
+        self.telemetry.log_dropped.inc(self.log.take_dropped())
+        self.telemetry.flush()

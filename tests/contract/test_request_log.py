@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from running import ADMIN_TOKEN, BEARER, TOKEN, running, settings_for
 
+from service.access_log import CAPACITY
+
 TEMPLATE_KEYS = {
     "time", "level", "service_name", "logger", "pid", "method", "requested_url", "status_code", "request_time",
 }  # fmt: skip
@@ -38,6 +40,18 @@ async def test_the_log_of_requests_can_be_off(artifacts: Path, capfd: pytest.Cap
         await client.get("/reco/als/100", headers=BEARER)
         await client.get("/health")
     assert capfd.readouterr().out == ""
+
+
+async def test_lost_lines_are_counted(artifacts: Path) -> None:
+    async with running(settings_for(artifacts, access_log=True)) as (app, client):
+        log = app.state.services.log
+        log.stop()
+        for _ in range(CAPACITY + 3):
+            log.event(0.0, "INFO", "filling the queue")
+        answer = await client.get("/reco/als/100", headers=BEARER)
+        assert answer.status_code == 200
+        text = (await client.get("/metrics")).text
+    assert "reco_log_lines_dropped_total 4.0" in text
 
 
 async def test_a_broken_route_is_logged_with_its_traceback_and_request_id(
