@@ -97,7 +97,8 @@ class ErrorFamilies:
     def response(self, request: Request, faults: Sequence[Fault]) -> Response:
         """Answer faults."""
         request_id: str = getattr(request.state, "request_id", "")
-        content_type, body = self.renderer_of(request.url.path)(faults, request_id)
+        # Not request.url: it can't be made of a query string that is not UTF-8.
+        content_type, body = self.renderer_of(request.scope["path"])(faults, request_id)
         return Response(body, faults[0].status, dict(faults[0].headers), media_type=content_type)
 
 

@@ -56,9 +56,9 @@ def sent_by(call: Any, **arguments: Any) -> httpx.Request:
         caught.append(request)
         return httpx.Response(200, json=SLATE)
 
-    with RecoClient("http://service", transport=httpx.MockTransport(catch), **arguments) as reco:
-        with contextlib.suppress(AnswerNotUnderstood):
-            call(reco)
+    reco = RecoClient("http://service", transport=httpx.MockTransport(catch), **arguments)
+    with reco, contextlib.suppress(AnswerNotUnderstood):
+        call(reco)
     return caught[0]
 
 
