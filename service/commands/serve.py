@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     # libraries read these when they are loaded, which the imports below do.
     for name in _ONE_THREAD:
         os.environ[name] = "1"
+    # Nothing made during the start is garbage; once all is loaded it is collected once, and frozen for the forks.
+    gc.disable()
     from service.serving.start import serve  # noqa: PLC0415 - as said above
 
     return serve(settings, supervised=not args.no_supervisor)

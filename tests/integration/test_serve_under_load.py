@@ -83,11 +83,11 @@ async def test_a_draining_service_is_unready_and_closes_connections(artifacts: P
 async def test_worn_workers_are_replaced_without_a_lost_or_refused_request(
     artifacts: Path, tmp_path: Path
 ) -> None:
-    with served(artifacts, tmp_path, env={"RECO_MAX_REQUESTS": "300"}) as service:
-        load = Load(service, USERS, think_s=0.002)
+    with served(artifacts, tmp_path, env={"RECO_MAX_REQUESTS": "400"}) as service:
+        load = Load(service, USERS, clients=32, think_s=0)
         seen = set(service.workers)
         async with load.running():
-            while len(seen) < 6:
+            while len(seen) < 10:
                 await load.answered(50)
                 seen |= service.workers
         # Answers to the helper's own readiness polls are no /reco requests.
