@@ -1,0 +1,25 @@
+"""Random damage, in the size of a test; `python tests/bundle_mutants.py` does ten times as much."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bundle_mutants import run_byte_mutants, run_index_mutants
+
+N_MUTANTS = int(os.environ.get("RECO_TEST_MUTANTS", "1000"))
+N_INDEX_MUTANTS = int(os.environ.get("RECO_TEST_INDEX_MUTANTS", "200"))
+
+
+def test_every_mutant_of_the_bytes_is_refused_and_none_crashes(tmp_path: Path) -> None:
+    found = run_byte_mutants(tmp_path, N_MUTANTS, seed=1)
+    assert found["accepted"] == []
+    assert found["refused"] == N_MUTANTS
+
+
+def test_every_signed_mutant_of_the_index_is_refused_or_answers(tmp_path: Path) -> None:
+    found = run_index_mutants(N_INDEX_MUTANTS, seed=1)
+    assert found["crashed"] == 0
+    assert found["refused"] + found["answered"] == N_INDEX_MUTANTS
+    assert found["refused"] > 0
+    assert found["answered"] > 0
