@@ -19,6 +19,7 @@ from models.evaluation.run import Evaluation
 INK, MUTED, LINE = "#1f2933", "#66727f", "#d5dbe1"
 COLOURS = ("#2563a8", "#d9822b", "#2f8f5b", "#8a4fb5", "#c23b4b", "#4aa3b8", "#8c6d46", "#6b7280")
 """One a model, in the report's order; told apart also by line style and by label."""
+_CURVE_POINTS = 300
 _STYLES = ("-", "--", "-.", ":")
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -67,13 +68,15 @@ def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
     figure, (axes,) = _panels(1, 7.6, 3.3)
     seen = np.flatnonzero(training.interactions)
     order = seen[np.argsort(-training.interactions[seen], kind="stable")]
-    share_of_items = np.linspace(0, 1, len(order) + 1)
+    # As dense as the square-root axis can show: a page stays small whatever the catalogue.
+    ends = np.unique(np.round(np.linspace(0, 1, _CURVE_POINTS) ** 2 * len(order)).astype(np.int64))
+    share_of_items = ends / max(len(order), 1)
 
     def cumulative(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         shown = np.zeros(max(len(counts), len(training.interactions)), np.float64)
         shown[: len(counts)] = counts
         running = np.concatenate(([0.0], np.cumsum(shown[order])))
-        return np.asarray(running / max(running[-1], 1.0))
+        return np.asarray(running[ends] / max(running[-1], 1.0))
 
     with mpl.rc_context(_RC):
         axes.fill_between(
