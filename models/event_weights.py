@@ -9,11 +9,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.data.dataset import Dataset
-from models.history import ages_from_end, unique_history
+from models.data.windows import MS_PER_DAY
+from models.history import ages_from_end, latest_events, unique_history
 from service.errors import InputError
 
-EventWeights = Literal["binary", "given", "log"]
-"""binary: 1 a pair. given: a pair's summed weight. log: log(1 + it)."""
+EventWeights = Literal["binary", "given", "log", "recent"]
+"""binary: 1 a pair. given: a pair's summed weight. log: log(1 + it). recent: 1 / (1 + the whole days from a pair's
+newest event to the data's last one); as binary where times are not timestamps."""
 
 LEAST_DECAY = 2.0**-10
 """Old events still happened: recency never takes more than this off."""
@@ -39,9 +41,11 @@ def pair_matrix(dataset: Dataset, weights: EventWeights, half_life: float | None
 
     Data without times has no order: there `half_life` does nothing.
     """
-    matrix = dataset.matrix(binary=weights == "binary")
+    matrix = dataset.matrix(binary=weights in {"binary", "recent"})
     if weights == "log":
         matrix.data = np.log1p(matrix.data)
+    if weights == "recent" and dataset.times is not None and dataset.time_kind == "timestamp":
+        matrix = _recent(dataset)
     if half_life is None or dataset.times is None:
         return matrix
     if not half_life > 0:
@@ -49,3 +53,13 @@ def pair_matrix(dataset: Dataset, weights: EventWeights, half_life: float | None
     indptr, items = unique_history(dataset)
     decay = sp.csr_matrix((decay_of(ages_from_end(indptr), half_life), items, indptr), shape=matrix.shape)
     return matrix.multiply(decay).tocsr().astype(np.float32)
+
+
+def _recent(dataset: Dataset) -> sp.csr_matrix:
+    latest = latest_events(dataset)
+    assert latest.times is not None  # the caller looked
+    days = (latest.times.max(initial=0) - latest.times) // MS_PER_DAY
+    values = (1.0 / (1.0 + days)).astype(np.float32)
+    return sp.csr_matrix(
+        (values, (latest.user_rows, latest.item_rows)), shape=(dataset.n_users, dataset.n_items)
+    )

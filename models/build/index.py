@@ -135,7 +135,9 @@ def _choose(
     index.set_ef(settings.ef_search)
     microseconds = {
         "exact": _median_microseconds(lambda query: exact.search(query, 10, None), queries),
-        "hnsw": _median_microseconds(lambda query: index.knn_query(query, k=min(10, len(items)), num_threads=1), queries),
+        "hnsw": _median_microseconds(
+            lambda query: index.knn_query(query, k=min(10, len(items)), num_threads=1), queries
+        ),
     }
     served: Literal["exact", "hnsw"] = "exact"
     if choice == "hnsw" or (

@@ -116,10 +116,13 @@ def _als_axes(dataset: Dataset) -> tuple[Axis, ...]:
 
 
 def _knn_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    dated = dataset.time_kind == "timestamp"
+    windows = (Axis("days", (None, 730, 365, 180, 120, 60, 30), (60,)),) if dated else ()
     return (
         *_recency(dataset, "history_half_life", (20, 5, 2)),
         Axis("weighting", ("cosine", "tfidf", "bm25"), ("tfidf", "bm25")),
         Axis("neighbours", (20, 50, 100, 200, 400, 800), (50,)),
+        *windows,
         *_recency(dataset, "half_life", (20,)),
         *_weights(dataset),
         Axis("shrinkage", (0.0, 10.0, 50.0), (10.0,)),

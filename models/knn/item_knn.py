@@ -11,6 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from models.data.dataset import Dataset
+from models.data.windows import in_window
 from models.event_weights import EventWeights, pair_matrix, recency_of
 from models.knn.truncation import strongest_of_each_row
 from models.progress import ticking
@@ -35,6 +36,8 @@ class Config:
     """Similarities are scaled by n / (n + shrinkage), n the users two items share: fewer chance
     neighbours."""
     weights: EventWeights = "binary"
+    days: int | None = None
+    """Learn from the last so many days only (`models.data.windows`); read by timestamped data."""
     half_life: float | None = None
     """In training a pair counts half for every so many items that its user read since; None: all alike."""
     history_half_life: float | None = None
@@ -49,9 +52,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     nothing. Raises InputError where a setting is out of range.
     """
     del seed
-    if config.neighbours < 1 or config.shrinkage < 0:
-        raise InputError(f"item-kNN needs neighbours >= 1 and shrinkage >= 0, got {config}")
-    matrix = pair_matrix(dataset, config.weights, config.half_life)
+    if config.neighbours < 1 or config.shrinkage < 0 or (config.days is not None and config.days < 1):
+        raise InputError(f"item-kNN needs neighbours, days >= 1 and shrinkage >= 0, got {config}")
+    recent = dataset.select(in_window(dataset, config.days))
+    matrix = pair_matrix(recent, config.weights, config.half_life)
     weighted = weigh(matrix, config)
     blocks = _similarities(weighted, matrix if config.shrinkage > 0 else None, config.shrinkage, progress)
     indptr, indices, weights = strongest_of_each_row(blocks, config.neighbours)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.data.dataset import Dataset
+from models.data.windows import MS_PER_DAY, in_window
 from models.popularity.segments import segments_of
 from models.trained import TrainedModel
 from service.errors import InputError
@@ -16,7 +17,6 @@ from service.errors import InputError
 Measure = Literal["count", "weight", "mean"]
 
 Shares = npt.NDArray[np.float64]
-MS_PER_DAY = 86_400_000
 SEGMENT_LIST = 1_000
 """Items listed for one segment; the fallback goes on with everybody's."""
 
@@ -26,7 +26,7 @@ class Config:
     """What is counted and for whom. `days` is read by timestamped data only."""
 
     days: int | None = None
-    """Count events of the last so many days (K3's rule, see `in_window`); None: all."""
+    """Count events of the last so many days (`models.data.windows.in_window`); None: all."""
     half_life: float | None = None
     """An event counts half for every so many days before the last event; read by timestamped data only."""
     measure: Measure = "count"
@@ -86,19 +86,6 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         parameters={"segments": names},
         training={"algorithm": "popularity", **asdict(config), "segments": list(config.segments)},
     )
-
-
-def in_window(dataset: Dataset, days: int | None) -> npt.NDArray[np.bool_]:
-    """Tell the events of the last days, bool (n,): date > midnight (UTC) of the last event's day - `days`.
-
-    With dates alone `days` counts the last day itself. Everything, where `days` is None or times aren't
-    timestamps.
-    """
-    if days is None or dataset.times is None or dataset.time_kind != "timestamp" or not len(dataset):
-        return np.ones(len(dataset), bool)
-    midnight = int(dataset.times.max()) // MS_PER_DAY * MS_PER_DAY
-    recent: npt.NDArray[np.bool_] = dataset.times > midnight - days * MS_PER_DAY
-    return recent
 
 
 def _check(config: Config) -> None:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
 
 from models.data.dataset import Dataset
+from models.event_weights import pair_matrix
 from models.knn.item_knn import Config, train, weigh
 from models.knn.truncation import narrowed, strongest_of_each_row
 from models.trained import TrainedModel
@@ -104,7 +105,7 @@ def test_history_half_life_goes_to_serving_only_where_there_is_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [Config(neighbours=0), Config(shrinkage=-1.0), Config(history_half_life=0)]
+    "config", [Config(neighbours=0), Config(days=0), Config(shrinkage=-1.0), Config(history_half_life=0)]
 )
 def test_settings_out_of_range_are_refused(config: Config) -> None:
     with pytest.raises(InputError):
@@ -139,7 +140,25 @@ def test_truncation_keeps_the_largest_magnitudes(
 )
 def test_narrowing_is_truncating_from_the_start(matrix: npt.NDArray[np.float32], width: int) -> None:
     indptr, indices, weights = strongest_of_each_row([matrix], 9)
-    wide = {"indptr": indptr, "indices": indices, "weights": weights}
+    wide: dict[str, npt.NDArray[Any]] = {"indptr": indptr, "indices": indices, "weights": weights}
     expected = strongest_of_each_row([matrix], width)
     for found, wanted in zip(narrowed(wide, width).values(), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_window_of_days_learns_from_late_events_only() -> None:
+    data = tiny_dataset()  # one event a day
+    late = data.select(np.arange(len(data)) >= len(data) - 100)
+    np.testing.assert_array_equal(dense(train(data, Config(days=100))), dense(train(late, Config())))
+
+
+def test_recent_weights_are_one_over_days_plus_one() -> None:
+    data = tiny_dataset()
+    matrix = pair_matrix(data, "recent").toarray()
+    assert data.times is not None
+    days = (data.times.max() - data.times) // 86_400_000
+    np.testing.assert_allclose(matrix[data.user_rows, data.item_rows], 1 / (days + 1), rtol=1e-6)
+    undated = replace(data, time_kind="position")
+    np.testing.assert_array_equal(
+        pair_matrix(undated, "recent").toarray(), data.matrix(binary=True).toarray()
+    )

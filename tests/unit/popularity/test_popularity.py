@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.data.dataset import Dataset
-from models.popularity.popularity import Config, in_window, train
+from models.data.windows import in_window
+from models.popularity.popularity import Config, train
 from models.popularity.segments import segment_choices, segments_of
 from models.trained import TrainedModel
 from service.bundle.ids import IntIds
