@@ -74,8 +74,9 @@ def create_app(
         assert isinstance(app, RecoApp)
         framework = super(RecoApp, app).__call__
         app.state.services = services
-        app.hot, app.observed = RecoRoute(services), Observed(framework, services)
-        tasks = [asyncio.create_task(_heartbeat(services)), asyncio.create_task(_watch_tokens(services))]
+        hot = RecoRoute(services)
+        app.hot, app.observed = hot, Observed(framework, services)
+        tasks = [asyncio.create_task(_heartbeat(services, hot)), asyncio.create_task(_watch_tokens(services))]
         try:
             yield
         finally:
@@ -125,11 +126,12 @@ def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: C
     )
 
 
-async def _heartbeat(services: Services) -> None:
-    """Show that the loop comes round, and hand on what was counted."""
+async def _heartbeat(services: Services, hot: RecoRoute) -> None:
+    """Show that the loop comes round, follow a reload, and hand on what was counted."""
     serving, telemetry, clock = services.serving, services.telemetry, services.clock
     while True:
         serving.heartbeat_at = clock()
+        hot.follow()
         await asyncio.sleep(FLUSH_PERIOD_S)
         telemetry.facts.loop_lag_s = max(0.0, clock() - serving.heartbeat_at - FLUSH_PERIOD_S)
         if telemetry.multiprocess:

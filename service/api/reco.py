@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -205,6 +204,14 @@ class RecoRoute:
             body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
         return _Answer(200, model.headers, body, model.counts, slate)
 
+    def follow(self) -> None:
+        """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""
+        bound = self._bound
+        if bound is not None and bound.live is not self._s.serving.live:
+            self._bound = None
+        if self._s.serving.live is not None:
+            self._bind()
+
     def _bind(self) -> _Bound:
         """Read the one reference to what is live. Raises NotReady."""
         live = self._s.serving.live
@@ -262,7 +269,7 @@ def _disclose(headers: list[tuple[bytes, bytes]], slate: Slate, deadline: Deadli
     headers.append((b"x-reco-source", slate.source.encode()))
     if slate.degraded:
         headers.append((b"x-reco-degraded", ",".join(slate.degraded).encode()))
-    parts: list[Any] = []
+    parts: list[bytes] = []
     for stage, seconds in slate.timings:
         parts.append(b"%b;dur=%.3f" % (stage.encode(), seconds * 1000))
     parts.append(b"total;dur=%.3f" % ((deadline.now() - deadline.started_at) * 1000))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import gc
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,3 +219,18 @@ async def test_a_request_keeps_the_bundle_it_began_with(artifacts: Path, tmp_pat
         pure = await client.get(f"/reco/als/{WARM}", headers=BEARER)
     assert (before.headers["X-Reco-Bundle"], before.json()) == (first.bundle_id, pure.json())
     assert after.headers["X-Reco-Bundle"] == second.bundle_id
+
+
+async def test_a_bundle_that_was_replaced_is_let_go_without_waiting_for_a_request(artifacts: Path) -> None:
+    first, second = live_of(artifacts, time.perf_counter), live_of(artifacts, time.perf_counter)
+    gone = weakref.ref(first.models["als"].retriever)
+    async with running(settings_for(artifacts), live=None) as (app, client):
+        serving = app.state.services.serving
+        serving.live = first
+        assert (await client.get(f"/reco/als/{WARM}", headers=BEARER)).status_code == 200
+        serving.live = second
+        del first
+        async with asyncio.timeout(20):
+            while gone() is not None:
+                await asyncio.sleep(0.01)
+                gc.collect()
