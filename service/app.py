@@ -129,13 +129,22 @@ def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: C
 async def _heartbeat(services: Services, hot: RecoRoute) -> None:
     """Show that the loop comes round, follow a reload, and hand on what was counted."""
     serving, telemetry, clock = services.serving, services.telemetry, services.clock
+    failing = False
     while True:
         serving.heartbeat_at = clock()
-        hot.follow()
+        try:
+            hot.follow()
+            if telemetry.multiprocess:
+                services.flush_counts()
+        except Exception as error:  # a full disk, say: the heart beats on, and says so once
+            if not failing:
+                services.log.event(time.time(), "ERROR", "the heartbeat's work failed", error=error)
+            failing = True
+        else:
+            failing = False
+        began = clock()
         await asyncio.sleep(FLUSH_PERIOD_S)
-        telemetry.facts.loop_lag_s = max(0.0, clock() - serving.heartbeat_at - FLUSH_PERIOD_S)
-        if telemetry.multiprocess:
-            services.flush_counts()
+        telemetry.facts.loop_lag_s = max(0.0, clock() - began - FLUSH_PERIOD_S)
 
 
 async def _watch_tokens(services: Services) -> None:
