@@ -72,10 +72,9 @@ class ArtifactStore:
     def current(self) -> Path:
         """Folder of the published bundle. Raises InputError if nothing is published."""
         bundle_id = self.published().bundle_id
-        path = self.bundles_dir / bundle_id
-        if "/" in bundle_id or not (path / MANIFEST).is_file():
+        if bundle_id not in self.list():
             raise BundleRefused(POINTER, f"points to {bundle_id!r}, which is not in {self.bundles_dir}")
-        return path
+        return self.bundles_dir / bundle_id
 
     def publish(self, bundle_id: str) -> None:
         """Verify a bundle's files, then point to it: one atomic rename. Raises InputError or BundleRefused."""
