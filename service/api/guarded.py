@@ -19,6 +19,9 @@ from service.domain import Deadline
 from service.errors import InvalidRequest
 
 MAX_BODY_BYTES = 1 << 20
+MAX_OBJECTS = 10_000
+MAX_KEYS = 256
+"""Of one object. A fault a key, and a name a fault, would make a megabyte of unknown keys cost seconds."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -41,29 +44,36 @@ def deadline_of(request: Request) -> Deadline:
 
 
 def parse_json(raw: bytes) -> Any:
-    """Read strict JSON: UTF-8, no NaN, no lone surrogates, nesting bounded, no key twice. Raises HTTPException 400."""
+    """Read strict JSON: UTF-8, no NaN, no lone surrogates, nesting and objects bounded, no key twice.
+
+    Raises HTTPException 400.
+    """
+    if raw.count(b"{") > MAX_OBJECTS:
+        raise HTTPException(400, f"The body is not acceptable JSON: it holds more than {MAX_OBJECTS} objects")
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise HTTPException(400, f"The body is not JSON: {error.msg} at character {error.pos}") from None
     try:
         # orjson keeps the last of two equal keys; which one a proxy before us read is anybody's guess.
-        json.loads(raw, object_pairs_hook=_refuse_twins)
+        json.loads(raw, object_pairs_hook=_check_keys)
     except (RecursionError, ValueError) as error:
         reason = (
-            str(error) if isinstance(error, _Twins) else "it is nested too deep or holds too long a number"
+            str(error) if isinstance(error, _Unfit) else "it is nested too deep or holds too long a number"
         )
         raise HTTPException(400, f"The body is not acceptable JSON: {reason}") from None
     return document
 
 
-class _Twins(ValueError):
-    """A key stands twice in one object."""
+class _Unfit(ValueError):
+    """An object with too many keys, or one key twice."""
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > MAX_KEYS:
+        raise _Unfit(f"an object holds more than {MAX_KEYS} keys")
     if len({name for name, _ in pairs}) < len(pairs):
-        raise _Twins("an object holds a key twice")
+        raise _Unfit("an object holds a key twice")
 
 
 class GuardedRequest(Request):

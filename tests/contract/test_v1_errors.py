@@ -177,6 +177,29 @@ async def test_hostile_json_is_a_4xx(client: httpx.AsyncClient, path: str, raw: 
     problem_in(response, response.status_code)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{" + b",".join(b'"k%d":1' % number for number in range(257)) + b"}",
+        b'{"filter":{"attributes":{' + b",".join(b'"k%d":1' % number for number in range(80_000)) + b"}}}",
+        b"[" + b"{}," * 10_000 + b"{}]",
+    ],
+    ids=["keys", "nested keys", "objects"],
+)
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_crowd_of_keys_or_objects_is_turned_away_before_each_is_looked_at(
+    client: httpx.AsyncClient, path: str, raw: bytes
+) -> None:
+    assert "more than" in problem_in(await client.post(path, content=raw, headers=JSON), 400).detail
+
+
+async def test_a_problem_names_a_bounded_number_of_faults(client: httpx.AsyncClient) -> None:
+    problem = problem_in(await client.post("/v1/recommend", json=dict.fromkeys(map(str, range(256)), 1)), 422)
+    assert len(problem.errors or []) == 32
+    answer = await client.post("/v1/recommend", json={"history": [None] * 900})
+    assert len(problem_in(answer, 422).errors or []) == 32
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_body_may_hold_one_mebibyte(client: httpx.AsyncClient, path: str) -> None:
     padded = b'{"x": 1}'.ljust(1 << 20)

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from service.api.answering import live_of, slate_for, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
+from service.api.problems import MAX_FAULTS
 from service.api.v1_schemas import MAX_LISTED, Identifier
 from service.bundle.ids import UNKNOWN
 from service.domain import ItemFilter, Plan, Query
@@ -74,7 +75,10 @@ class Detail(BaseModel):
 def render(faults: Sequence[Fault], request_id: str) -> tuple[str, bytes]:  # noqa: ARG001 - the family has no place for it
     """Render as FastAPI does by itself."""
     if faults[0].status == 422:
-        found = [{"loc": fault.location or (), "msg": fault.message, "type": fault.key} for fault in faults]
+        found = [
+            {"loc": fault.location or (), "msg": fault.message, "type": fault.key}
+            for fault in faults[:MAX_FAULTS]
+        ]
         return "application/json", orjson.dumps({"detail": found})
     return "application/json", orjson.dumps({"detail": faults[0].message})
 
