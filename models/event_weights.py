@@ -13,9 +13,10 @@ from models.data.windows import MS_PER_DAY
 from models.history import ages_from_end, latest_events, unique_history
 from service.errors import InputError
 
-EventWeights = Literal["binary", "given", "log", "recent"]
-"""binary: 1 a pair. given: a pair's summed weight. log: log(1 + it). recent: 1 / (1 + the whole days from a pair's
-newest event to the data's last one); as binary where times are not timestamps."""
+EventWeights = Literal["binary", "given", "log", "rating", "recent"]
+"""binary: 1 a pair. given: a pair's summed weight. log: log(1 + it). rating: a pair's last rating, counted from 1 for
+the lowest there is (as the mean of all where it has none). recent: 1 / (1 + the whole days from a pair's last event
+to the data's). Data without ratings, or without timestamps, takes these two as binary."""
 
 LEAST_DECAY = 2.0**-10
 """Old events still happened: recency never takes more than this off."""
@@ -41,11 +42,13 @@ def pair_matrix(dataset: Dataset, weights: EventWeights, half_life: float | None
 
     Data without times has no order: there `half_life` does nothing.
     """
-    matrix = dataset.matrix(binary=weights in {"binary", "recent"})
+    matrix = dataset.matrix(binary=weights not in {"given", "log"})
     if weights == "log":
         matrix.data = np.log1p(matrix.data)
     if weights == "recent" and dataset.times is not None and dataset.time_kind == "timestamp":
         matrix = _recent(dataset)
+    if weights == "rating" and dataset.ratings is not None:
+        matrix = _rated(dataset)
     if half_life is None or dataset.times is None:
         return matrix
     if not half_life > 0:
@@ -59,7 +62,19 @@ def _recent(dataset: Dataset) -> sp.csr_matrix:
     latest = latest_events(dataset)
     assert latest.times is not None  # the caller looked
     days = (latest.times.max(initial=0) - latest.times) // MS_PER_DAY
-    values = (1.0 / (1.0 + days)).astype(np.float32)
-    return sp.csr_matrix(
-        (values, (latest.user_rows, latest.item_rows)), shape=(dataset.n_users, dataset.n_items)
-    )
+    return _of_pairs(latest, 1.0 / (1.0 + days))
+
+
+def _rated(dataset: Dataset) -> sp.csr_matrix:
+    latest = latest_events(dataset)
+    assert latest.ratings is not None  # the caller looked
+    known = np.isfinite(latest.ratings)
+    if not known.any():
+        return dataset.matrix(binary=True)
+    above = latest.ratings.astype(np.float64) - latest.ratings[known].min() + 1.0
+    return _of_pairs(latest, np.where(known, above, above[known].mean()))
+
+
+def _of_pairs(latest: Dataset, values: npt.NDArray[np.float64]) -> sp.csr_matrix:
+    shape = (latest.n_users, latest.n_items)
+    return sp.csr_matrix((values.astype(np.float32), (latest.user_rows, latest.item_rows)), shape=shape)

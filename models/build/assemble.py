@@ -13,6 +13,7 @@ import polars as pl
 
 from models.build.index import IndexChoice, Probes, make_searchable
 from models.data.dataset import Dataset
+from models.history import unique_history
 from models.trained import TrainedModel
 from service.bundle.text import pack_text
 from service.bundle.writer import BundleWriter
@@ -130,12 +131,7 @@ def _write_catalogue(writer: BundleWriter, dataset: Dataset) -> dict[str, str]:
 
 def history(dataset: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """CSR of each user's unique items, oldest first by their latest event: int64 (n_users + 1,), int32 (nnz,)."""
-    ordered = dataset.in_time_order()
-    keys = ordered.user_rows.astype(np.int64) * dataset.n_items + ordered.item_rows
-    _, from_end = np.unique(keys[::-1], return_index=True)
-    latest = np.sort(len(keys) - 1 - from_end)
-    counts = np.bincount(ordered.user_rows[latest], minlength=dataset.n_users)
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), ordered.item_rows[latest]
+    return unique_history(dataset)
 
 
 def _coded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int32]] | None:

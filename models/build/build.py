@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from models.build.assemble import Assembled, assemble
+from models.build.avatar_view import AvatarView, look
 from models.build.index import IndexChoice
 from models.build.recipes import RECIPES, Effort
 from models.build.steps import Steps, peak_memory_mb
 from models.build.threads import threads_for
 from models.build.tune import tune
 from models.build.tuning import Trial
+from models.data.avatars import WithAvatars, add_avatars
 from models.data.dataset import Dataset
 from models.data.read import read_dataset
 from models.data.splits import Split, validation_split
@@ -24,6 +26,7 @@ from models.evaluation.run import Evaluation, Examiner
 from models.trained import TrainedModel
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
+from service.domain import ItemId
 from service.errors import InputError
 from service.recommender.live import go_live
 
@@ -44,6 +47,7 @@ class Order:
     effort: Effort = "quick"
     reader: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
+    avatars: Mapping[str, tuple[ItemId, ...]] = field(default_factory=dict)
     index: IndexChoice = "auto"
     publish: bool = True
 
@@ -59,6 +63,7 @@ class Built:
     dropped: Mapping[str, int]
     seconds: Mapping[str, float]
     query_microseconds: Mapping[str, Mapping[str, float]]
+    avatars: Mapping[str, AvatarView]
 
     @property
     def bundle_id(self) -> str:
@@ -76,6 +81,7 @@ class Built:
             "dropped": dict(self.dropped),
             "configs": {name: asdict(config) for name, config in self.configs.items()},
             "query_microseconds": {name: dict(times) for name, times in self.query_microseconds.items()},
+            "avatars": {name: asdict(view) for name, view in self.avatars.items()},
             "peak_memory_mb": peak_memory_mb(),
         }
 
@@ -102,11 +108,13 @@ def build(
     with steps.step("read", str(order.data)):
         dataset = read_dataset(order.data, reader=order.reader, columns=order.columns, progress=progress)
     _refuse_impossible(dataset, order.data)
+    with_avatars = add_avatars(dataset, order.avatars) if order.avatars else WithAvatars(dataset, {})
     with threads_for(len(dataset)):
-        return _built(dataset, order, steps, progress, on_trial)
+        return _built(with_avatars, order, steps, progress, on_trial)
 
 
-def _built(dataset: Dataset, order: Order, steps: Steps, progress: bool, on_trial: OnTrial) -> Built:
+def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_trial: OnTrial) -> Built:
+    dataset = data.dataset
     names = chosen_models(dataset, order.models)
     with steps.step(
         "split", f"{len(dataset):,} events, {dataset.n_users:,} users, {dataset.n_items:,} items"
@@ -127,7 +135,7 @@ def _built(dataset: Dataset, order: Order, steps: Steps, progress: bool, on_tria
         metrics = {name: manifest_metrics(found) for name, found in evaluations.items()}
         assembled = _assembled(order, dataset, models, default_model, metrics)
     with steps.step("verify", assembled.path.name):
-        go_live(load_bundle(assembled.path))
+        avatars = look(go_live(load_bundle(assembled.path)), data.user_ids)
     if order.publish:
         with steps.step("publish", str(order.out)):
             ArtifactStore(order.out).publish(assembled.path.name)
@@ -139,6 +147,7 @@ def _built(dataset: Dataset, order: Order, steps: Steps, progress: bool, on_tria
         dropped=dataset.dropped,
         seconds=steps.rounded(),
         query_microseconds=assembled.microseconds,
+        avatars=avatars,
     )
 
 

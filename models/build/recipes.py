@@ -82,9 +82,12 @@ def _recency(dataset: Dataset, field: str, probes: tuple[int | None, ...]) -> tu
 
 def _weights(dataset: Dataset) -> tuple[Axis, ...]:
     repeated = dataset.matrix().nnz < len(dataset)
-    if not repeated and (len(dataset) == 0 or float(np.ptp(dataset.weights)) == 0.0):
+    weighted = repeated or (len(dataset) > 0 and float(np.ptp(dataset.weights)) > 0.0)
+    rated = dataset.ratings is not None
+    if not (weighted or rated):
         return ()
-    return (Axis("weights", ("binary", "log", "given"), ("log",)),)
+    values = ("binary", *(("log", "given") if weighted else ()), *(("rating",) if rated else ()))
+    return (Axis("weights", values, values[1:2]),)
 
 
 def _scaled(most: int, least: int, share: float) -> int:

@@ -6,8 +6,11 @@
     [als]
     factors = 64
     regularization = 30.0
+    [avatars]
+    action = ["Die Hard (1988)", 1240]
 
 A model's section gives its settings (the fields of its room's `Config`); what it leaves out keeps its default.
+An avatar is a made-up user by name, who has read the items listed, by id or title (`models.data.avatars`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from models.build.recipes import RECIPES
+from service.domain import ItemId
 from service.errors import InputError
 
 
@@ -33,6 +37,7 @@ class BuildSettings:
     reader: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Any] = field(default_factory=dict)
+    avatars: Mapping[str, tuple[ItemId, ...]] = field(default_factory=dict)
 
 
 def read_settings(path: Path) -> BuildSettings:
@@ -46,11 +51,17 @@ def read_settings(path: Path) -> BuildSettings:
         raise InputError(f"{path}: reader: must be text, found {reader!r}")
     if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
         raise InputError(f"{path}: [columns]: must map our names to the file's columns")
+    avatars = document.pop("avatars", {})
+    if not isinstance(avatars, dict) or not all(_is_items(listed) for listed in avatars.values()):
+        raise InputError(f"{path}: [avatars]: must map names to lists of item ids or titles")
     if unknown := sorted(set(document) - set(RECIPES)):
-        known = ", ".join(("reader", "columns", *RECIPES))
+        known = ", ".join(("reader", "columns", "avatars", *RECIPES))
         raise InputError(f"{path}: no such section {unknown[0]!r} (known: {known})")
     return BuildSettings(
-        reader, columns, {name: _config(path, name, section) for name, section in document.items()}
+        reader,
+        columns,
+        {name: _config(path, name, section) for name, section in document.items()},
+        {name: tuple(listed) for name, listed in avatars.items()},
     )
 
 
@@ -59,13 +70,21 @@ def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
     before = read_settings(path) if path.exists() else BuildSettings()
     lines = [] if before.reader is None else [f"reader = {_toml(before.reader)}"]
     sections: dict[str, Mapping[str, Any]] = {"columns": before.columns} if before.columns else {}
+    if before.avatars:
+        sections["avatars"] = before.avatars
     merged = {**before.configs, **configs}
     sections |= {name: dataclasses.asdict(merged[name]) for name in RECIPES if name in merged}
     for name, section in sections.items():
         lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in section.items() if value is not None]
+        lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items() if value is not None]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _is_items(listed: Any) -> bool:
+    return isinstance(listed, list) and all(
+        isinstance(item, int | str) and not isinstance(item, bool) for item in listed
+    )
 
 
 def _config(path: Path, name: str, section: Any) -> Any:
@@ -111,3 +130,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(part) for part in value)}]"
     return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else _toml(key)

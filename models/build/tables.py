@@ -40,6 +40,21 @@ def steps_table(built: Built) -> Table:
     return table
 
 
+def avatars_table(built: Built) -> Table:
+    """What each avatar is recommended, and the leading genres' shares."""
+    table = Table(title=f"avatars, by {built.default_model}")
+    for name in built.avatars:
+        table.add_column(name)
+    table.add_row(*("\n".join(view.titles) for view in built.avatars.values()))
+    table.add_row(
+        *(
+            ", ".join(f"{genre} {share:.0%}" for genre, share in list(view.genres.items())[:4])
+            for view in built.avatars.values()
+        )
+    )
+    return table
+
+
 def trials_table(name: str, trials: Sequence[Trial[Any]], *, most: int = 15) -> Table:
     """The best trials of a search; only settings that were varied are shown."""
     table = Table(title=f"{name}: best of {len(trials)} trials")

@@ -11,7 +11,7 @@ import orjson
 from models.build.build import Order, build
 from models.build.recipes import RECIPES
 from models.build.settings import BuildSettings, read_settings
-from models.build.tables import models_table, steps_table
+from models.build.tables import avatars_table, models_table, steps_table
 from models.build.tuning import Trial
 from models.commands.data_flags import add_data_flags, columns_of
 from models.progress import CONSOLE, Ticker
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="TOML with settings by model (not tuned then), columns and reader",
+        help="TOML with settings by model (not tuned then), columns, reader, avatars",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         effort=args.tune,
         reader=args.reader or settings.reader or "auto",
         columns={**settings.columns, **columns_of(args)},
+        avatars=settings.avatars,
         index=args.index,
         publish=not args.no_publish,
     )
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         built = build(order, on_trial=on_trial)
     if built.evaluations:
         CONSOLE.print(models_table(built))
+    if built.avatars:
+        CONSOLE.print(avatars_table(built))
     CONSOLE.print(steps_table(built))
     print(orjson.dumps(built.as_json()).decode())
     return 0

@@ -30,8 +30,8 @@ class Config:
     half_life: float | None = None
     """An event counts half for every so many days before the last event; read by timestamped data only."""
     measure: Measure = "count"
-    """count: events. weight: their summed weight. mean: mean weight, held towards the data's by `smoothing`
-    events."""
+    """count: events. weight: their summed weight. mean: mean rating (weight where nothing is rated), held towards
+    the data's by `smoothing` events."""
     segments: tuple[str, ...] = ()
     """Columns of the users' table that make a segment, such as age and sex."""
     segment_days: int | None = None
@@ -52,16 +52,15 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     """
     del seed, progress
     _check(config)
-    counted = np.flatnonzero(in_window(dataset, config.days))
-    mean_weight = float(dataset.weights.mean(dtype=np.float64)) if len(dataset) else 0.0
-    base = _score(dataset, config, counted, np.full(dataset.n_items, mean_weight))
+    counted = _counted(dataset, config, config.days)
+    base = _score(dataset, config, counted, np.full(dataset.n_items, _mean_value(dataset, counted)))
     all_time = np.bincount(dataset.item_rows, minlength=dataset.n_items)
     order = _ranked(base, all_time)
     lists, scores = [order], [base[order]]
 
     user_segment, names = segments_of(dataset, config.segments)
     if config.segment_days is not None:
-        counted = np.flatnonzero(in_window(dataset, config.segment_days))
+        counted = _counted(dataset, config, config.segment_days)
     event_segment = user_segment[dataset.user_rows[counted]]
     counted = counted[np.argsort(event_segment, kind="stable")]
     ends = np.cumsum(np.bincount(event_segment, minlength=len(names)))
@@ -110,11 +109,26 @@ def _score(dataset: Dataset, config: Config, events: npt.NDArray[np.int64], prio
     count = _summed(rows, decay, dataset.n_items)
     if config.measure == "count":
         return count
-    total = _summed(rows, decay * dataset.weights[events], dataset.n_items)
     if config.measure == "weight":
-        return total
+        return _summed(rows, decay * dataset.weights[events], dataset.n_items)
+    total = _summed(rows, decay * _values(dataset)[events], dataset.n_items)
     held: Shares = (total + config.smoothing * prior) / np.maximum(count + config.smoothing, 1e-12)
     return held
+
+
+def _counted(dataset: Dataset, config: Config, days: int | None) -> npt.NDArray[np.int64]:
+    kept = in_window(dataset, days)
+    if config.measure == "mean" and dataset.ratings is not None:
+        kept = kept & np.isfinite(dataset.ratings)
+    return np.flatnonzero(kept)
+
+
+def _values(dataset: Dataset) -> npt.NDArray[np.float32]:
+    return dataset.weights if dataset.ratings is None else dataset.ratings
+
+
+def _mean_value(dataset: Dataset, events: npt.NDArray[np.int64]) -> float:
+    return float(_values(dataset)[events].mean(dtype=np.float64)) if len(events) else 0.0
 
 
 def _summed(rows: npt.NDArray[np.int32], values: Shares, n_items: int) -> Shares:

@@ -242,3 +242,22 @@ def test_a_popular_window_is_chosen_where_taste_drifts(
     settings = chosen["configs"]["popular"]
     assert settings["days"] is not None or settings["half_life"] is not None
     assert chosen["metrics"]["popular"]["NDCG@10"] > plain["metrics"]["popular"]["NDCG@10"]
+
+
+def test_avatars_are_built_in_and_shown_what_they_get(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = add_tables(write_tastes(tmp_path / "data"))
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[avatars]\ncomic = ["Title 0", 4, 6, 10, 12]\nmartial = [1, 3, "Title 5", 9, 11]\n')
+    flags = ["--data", data, "--out", tmp_path / "artifacts", "--config", settings]
+    code, said, told = reco(capsys, "build", *flags, "--models", "als")
+    assert code == 0
+    for name, genre in (("comic", "comedy"), ("martial", "war")):
+        assert len(said["avatars"][name]["items"]) == 10
+        assert said["avatars"][name]["genres"][genre] >= 0.9
+        assert said["avatars"][name]["titles"][0] in told
+    settings.write_text('[avatars]\ncomic = ["Title 77"]\n')
+    code, _, told = reco(capsys, "build", *flags)
+    assert code == 2
+    assert "avatar 'comic': 'Title 77'" in told

@@ -166,3 +166,14 @@ def test_no_events_are_refused() -> None:
     data = tiny_dataset()
     with pytest.raises(InputError, match="no events"):
         train(data.select(np.zeros(len(data), bool)), CONFIG)
+
+
+def test_a_rating_counts_from_one_for_the_lowest() -> None:
+    data = tiny_dataset()
+    ratings = (data.item_rows % 3 + 2).astype(np.float32)
+    ratings[0] = np.nan
+    matrix = pair_matrix(replace(data, ratings=ratings), "rating").toarray()
+    found = matrix[data.user_rows, data.item_rows]
+    np.testing.assert_allclose(found[1:], data.item_rows[1:] % 3 + 1)
+    assert found[0] == pytest.approx(found[1:].mean(), rel=1e-5)
+    np.testing.assert_array_equal(pair_matrix(data, "rating").toarray(), data.matrix(binary=True).toarray())

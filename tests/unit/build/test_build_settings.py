@@ -28,11 +28,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_writing_one_model_keeps_what_else_the_file_says(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('reader = "table"\n[columns]\nuser_id = "a \\"quoted\\" uid"\n[als]\nfactors = 16\n')
+    file.write_text(
+        'reader = "table"\n[columns]\nuser_id = "a \\"quoted\\" uid"\n'
+        '[avatars]\n"x y" = [1, "T"]\n[als]\nfactors = 16\n'
+    )
     write_settings(file, {"ease": ease.Config(regularization=30.0)})
     settings = read_settings(file)
     assert settings.reader == "table"
     assert settings.columns == {"user_id": 'a "quoted" uid'}
+    assert settings.avatars == {"x y": (1, "T")}
     assert settings.configs == {"als": als.Config(factors=16), "ease": ease.Config(regularization=30.0)}
 
 
@@ -57,6 +61,7 @@ def test_what_a_section_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ('[popular]\nsegments = "age"', r"\[popular\] segments: must be a list of text"),
         ("reader = 3", "reader: must be text"),
         ("columns = 3", r"\[columns\]"),
+        ("[avatars]\nme = 3", r"\[avatars\]: must map names to lists"),
     ],
 )
 def test_a_fault_names_file_section_and_key(tmp_path: Path, text: str, complaint: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -134,7 +135,7 @@ def test_smoothing_holds_a_small_segment_towards_everybody() -> None:
 
 def test_mean_rating_is_held_towards_the_mean_of_all() -> None:
     events = [(0, 0, "2021-08-20"), (0, 1, "2021-08-20"), (1, 1, "2021-08-20"), (2, 1, "2021-08-20")]
-    rated = data(events, n_items=3, weights=[5, 4, 4, 4])
+    rated = replace(data(events, n_items=3), ratings=np.array([5, 4, 4, 4], np.float32))
     assert segment(train(rated, Config(measure="mean", smoothing=0)), 0)[0] == 0
     held = train(rated, Config(measure="mean", smoothing=2))
     mean = 17 / 4
@@ -200,3 +201,10 @@ def test_everybody_gets_every_item_once_and_scores_never_rise(
         assert len(set(model.arrays["items"][begin:end].tolist())) == end - begin
     assert np.isfinite(scores).all()
     assert model.arrays["user_segment"].max() < len(model.parameters["segments"]) == len(indptr) - 1
+
+
+def test_an_event_without_a_rating_says_nothing_of_the_mean() -> None:
+    events = [(0, 0, "2021-08-20"), (1, 0, "2021-08-20"), (0, 1, "2021-08-20")]
+    rated = replace(data(events, n_items=2), ratings=np.array([5, np.nan, 3], np.float32))
+    model = train(rated, Config(measure="mean", smoothing=0))
+    assert dict(zip(segment(model, 0), model.arrays["scores"].tolist(), strict=True)) == {0: 5.0, 1: 3.0}
