@@ -110,9 +110,17 @@ def served(
         end(service)
 
 
-def launch(artifacts: Path, folder: Path, *flags: str, env: Mapping[str, str] | None = None) -> Served:
-    """Start the process; `RECO_*` of this shell are not handed on."""
+def launch(
+    artifacts: Path,
+    folder: Path,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    tokens_file: Path | None = None,
+) -> Served:
+    """Start the process; `RECO_*` of this shell are not handed on. `tokens_file`: also write its token there."""
     token = secrets.token_hex(24)
+    if tokens_file is not None:
+        tokens_file.write_text(f"tests:{token}\n")
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("RECO_", "PROMETHEUS_"))
     }

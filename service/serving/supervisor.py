@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import select
 import shutil
@@ -21,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.api.auth import Gate
 from service.bundle.store import ArtifactStore
-from service.errors import BundleRefused, RecoError
+from service.errors import RecoError
 from service.serving.reload import Published, Stamp, load_published
 from service.serving.worker import READY, WORN, Seat, run_worker
 from service.settings import Settings
@@ -31,6 +33,7 @@ from service.telemetry import MULTIPROCESS_DIR
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STILLBIRTHS = 5
 _STILLBIRTH_WINDOW_S = 10.0
+_BACK_OFF_S = 1.0
 _KILL_AFTER_S = 3.0
 """Given to a worker over its own limits before it is killed."""
 Say = Callable[[str], None]
@@ -64,6 +67,9 @@ class Supervisor:
     _stop_at: float | None = None
     _exit_code: int = 0
     _announced: bool = False
+    _due: dict[int, float] = field(default_factory=dict)
+    """Slot -> when to fork for it, seconds on the monotonic clock."""
+    _not_taken_up: Stamp | None = None
     _lifeline: int = -1
     _keep: int = -1
     _wakeup: int = -1
@@ -78,10 +84,11 @@ class Supervisor:
             try:
                 for slot in range(len(self.listeners)):
                     self._fork(slot)
-                while self._workers:
+                while self._workers or self._due:
                     self._wait()
                     self._answer_signals()
                     self._reap()
+                    self._fill()
                     self._enforce_limit()
             finally:
                 self._signal_all(signal.SIGKILL)
@@ -93,12 +100,13 @@ class Supervisor:
     def _wait(self) -> None:
         """Sleep until a worker speaks, a signal comes, or a limit may have passed."""
         ears = {worker.ear: worker for worker in self._workers.values()}
-        timeout = 1.0 if self._stop_at is None else max(0.0, min(1.0, self._stop_at - time.monotonic()))
+        limits = [*self._due.values(), *([] if self._stop_at is None else [self._stop_at])]
+        timeout = max(0.0, min(limits, default=math.inf) - time.monotonic())
         # poll, not select: descriptors may be above 1023.
         poll = select.poll()
         for descriptor in (self._wakeup, *ears):
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(timeout * 1000):
+        for descriptor, _ in poll.poll(min(timeout, 1.0) * 1000):
             if descriptor == self._wakeup:
                 _empty(descriptor)
             elif descriptor in ears:
@@ -177,15 +185,28 @@ class Supervisor:
             self._workers[worker.successor_of].retiring = False
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self.say(f"worker {worker.slot} (pid {worker.pid}) ended by {how}; replacing it")
+        at = time.monotonic()
         if not worker.ready:
-            now = time.monotonic()
-            self._stillbirths = [at for at in self._stillbirths if now - at < _STILLBIRTH_WINDOW_S] + [now]
+            self._stillbirths = [
+                before for before in self._stillbirths if at - before < _STILLBIRTH_WINDOW_S
+            ] + [at]
             if len(self._stillbirths) >= _STILLBIRTHS:
-                self.say(f"{_STILLBIRTHS} workers died before they were ready: giving up")
-                self._stop(1)
-                return
-        if not any(other.slot == worker.slot and not other.retiring for other in self._workers.values()):
-            self._fork(worker.slot)
+                if not any(other.ready for other in self._workers.values()):
+                    self.say(f"{len(self._stillbirths)} workers died before they were ready: giving up")
+                    self._stop(1)
+                    return
+                at += _BACK_OFF_S
+        self._due[worker.slot] = at
+
+    def _fill(self) -> None:
+        """Fork for the slots that lost their worker, as they fall due."""
+        for slot, at in list(self._due.items()):
+            if self._stop_at is not None or at <= time.monotonic():
+                del self._due[slot]
+                if self._stop_at is None and not any(
+                    other.slot == slot and not other.retiring for other in self._workers.values()
+                ):
+                    self._fork(slot)
 
     def _fork(self, slot: int, *, successor_of: int | None = None) -> None:
         self._take_up_newest()
@@ -227,9 +248,14 @@ class Supervisor:
                 self._lifeline,
                 lambda word: _write(mouth, word),
             )
+            # What the parent found in order may have changed since: better a line here than the framework's traceback.
+            Gate(self.settings)
             return run_worker(
                 self.settings.model_copy(update={"worker_slot": identity}), self.published, seat
             )
+        except RecoError as error:
+            self.say(f"worker {slot} cannot start: {error}")
+            return 2
         except SystemExit as left:
             return left.code if isinstance(left.code, int) else 1
         except BaseException:
@@ -243,16 +269,17 @@ class Supervisor:
         """Hold the newest bundle, so that a successor never serves an older one than its siblings."""
         store = ArtifactStore(self.settings.artifacts)
         stamp = Stamp.of(store.pointer)
-        if stamp is None or stamp == self.published.stamp:
+        if stamp is None or stamp in (self.published.stamp, self._not_taken_up):
             return
         try:
             if store.current().name == self.published.live.bundle_id:
                 self.published = Published(self.published.live, stamp)
                 return
             self.published = load_published(self.settings)
-        except (BundleRefused, RecoError, OSError) as error:
+        except (RecoError, OSError) as error:
+            # The successor sees that the pointer is not what it was forked with, tries for itself, and counts it.
+            self._not_taken_up = stamp
             self.say(f"the published bundle is not taken up: {error}")
-            self.published = Published(self.published.live, stamp)
         else:
             settle()
 

@@ -57,6 +57,10 @@ def test_as_many_workers_run_as_asked_for(service: Served) -> None:
     assert len(service.workers) == 2
 
 
+def test_the_parent_runs_no_thread_that_a_fork_would_copy_in_mid_air(service: Served) -> None:
+    assert len(list(Path(f"/proc/{service.process.pid}/task").iterdir())) == 1
+
+
 def test_the_admin_port_has_metrics_and_health_and_the_main_port_no_metrics(service: Served) -> None:
     assert httpx.get(service.admin + "/health/ready").status_code == 200
     assert "reco_bundle_info" in httpx.get(service.admin + "/metrics").text
@@ -149,3 +153,28 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_worker_that_cannot_be_replaced_stops_nobody_until_no_worker_is_left(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    env = {"RECO_TOKENS": "", "RECO_TOKENS_FILE": str(tokens)}
+    running = launch(artifacts, tmp_path, env=env, tokens_file=tokens)
+    try:
+        running.wait_ready()
+        tokens.rename(tmp_path / "away")
+        first = min(running.workers)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: running.said.count("cannot start: RECO_TOKENS_FILE") >= 5, "vain attempts")
+        assert running.get("/reco/default/100").status_code == 200
+        (tmp_path / "away").rename(tokens)
+        wait_for(lambda: len(running.workers) == 2 and first not in running.workers, "the successor")
+        tokens.unlink()
+        for pid in running.workers:
+            os.kill(pid, signal.SIGKILL)
+        assert running.process.wait(30) == 1
+        assert running.said.splitlines()[-1].endswith("workers died before they were ready: giving up")
+        assert "Traceback" not in running.said
+    finally:
+        end(running)

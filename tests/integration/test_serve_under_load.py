@@ -195,6 +195,24 @@ def test_a_hangup_looks_at_once_and_a_successor_serves_the_newest(
         assert serves(service) == {ids[1]}
 
 
+def test_a_successor_serves_on_with_the_old_bundle_when_the_new_one_is_refused(
+    two_bundles: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    root, ids = two_bundles
+    store = ArtifactStore(root)
+    with served(root, tmp_path) as service:
+        point_to(store, corrupt_copy(store, ids[1]))
+        wait_for(lambda: attempts(service).get("refused") == 2, "both workers to refuse")
+        victim = min(service.workers)
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: attempts(service).get("refused") == 3, "the successor to refuse too")
+        assert "the published bundle is not taken up: bundle refused: als/item_vectors.npy" in service.said
+        assert serves(service) == {ids[0]}
+        store.publish(ids[1])
+        wait_for(lambda: attempts(service).get("ok") == 2, "both workers to reload")
+        assert serves(service) == {ids[1]}
+
+
 def test_a_withdrawn_pointer_changes_nothing(two_bundles: tuple[Path, list[str]], tmp_path: Path) -> None:
     root, ids = two_bundles
     with served(root, tmp_path) as service:
