@@ -8,25 +8,29 @@ _RETRY = 0.002
 
 
 class StageCost:
-    """A running upper estimate of a stage's seconds, near its p99.
+    """A running upper estimate of what a stage takes, seconds.
 
-    Rises half-way to a cost above it, falls by 0.5% on one below (a stochastic quantile step, as in Robbins and
-    Monro, 1951, with unequal steps). Each time the stage is skipped for its cost the estimate falls by 0.2%, so it is
-    tried again now and then: a stage that has recovered comes back, one that has not overruns rarely.
+    Each run counts as the lesser of itself and the run before: a lone hiccup (a page fault, a neighbour's burst) is no
+    reason to deny the next hundred users their answer; two in a row are. The estimate rises half-way to a cost above
+    it and falls by 0.5% on one below (a stochastic quantile step, as in Robbins and Monro, 1951, with unequal steps).
+    Each time the stage is skipped for its cost the estimate falls by 0.2%, so it is tried again now and then: a stage
+    that has recovered comes back, one that has not overruns rarely.
     """
 
-    __slots__ = ("p99",)
+    __slots__ = ("_before", "upper")
 
     def __init__(self, initial: float = 0.0) -> None:
-        self.p99 = initial
+        self.upper = self._before = initial
 
     def observe(self, seconds: float) -> None:
         """Learn from one run."""
-        if seconds > self.p99:
-            self.p99 += _RISE * (seconds - self.p99)
+        cost = seconds if seconds < self._before else self._before
+        self._before = seconds
+        if cost > self.upper:
+            self.upper += _RISE * (cost - self.upper)
         else:
-            self.p99 -= _FALL * self.p99
+            self.upper -= _FALL * self.upper
 
     def skipped(self) -> None:
         """Learn from not having run."""
-        self.p99 -= _RETRY * self.p99
+        self.upper -= _RETRY * self.upper

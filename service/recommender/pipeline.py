@@ -22,7 +22,7 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     started = deadline.now()
     candidates: Candidates | None = None
     degraded: tuple[str, ...] = ()
-    if deadline.fits(model.retrieve_cost.p99, started):
+    if deadline.fits(model.retrieve_cost.upper, started):
         candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
         retrieved = deadline.now()
         model.retrieve_cost.observe(retrieved - started)

@@ -100,27 +100,28 @@ async def test_a_model_that_overruns_is_left_out_and_popular_items_answer(
         _,
         client,
     ):
-        late = await client.get(f"/reco/als/{WARM}", headers=BEARER)
-        assert (late.status_code, late.headers["X-Reco-Degraded"], slow.calls) == (200, "overrun", 1)
+        for calls in (1, 2):  # the first may be a hiccup; the second makes it a cost
+            late = await client.get(f"/reco/als/{WARM}", headers=BEARER)
+            assert (late.status_code, late.headers["X-Reco-Degraded"], slow.calls) == (200, "overrun", calls)
 
         for _ in range(3):
             answer = await client.get(f"/reco/als/{WARM}", headers=BEARER)
             assert (answer.status_code, len(answer.json()["items"])) == (200, 10)
             assert answer.headers["X-Reco-Degraded"] == "retrieve"
             assert answer.headers["X-Reco-Source"] in ("popular", "segment_popular")
-        assert slow.calls == 1
+        assert slow.calls == 2
         popular = await client.get(f"/reco/popular/{WARM}", headers=BEARER)
         assert answer.json() == popular.json()
         assert "X-Reco-Degraded" not in popular.headers
 
         text = (await client.get("/metrics")).text
     assert 'reco_degraded_total{model="als",stage="retrieve"} 3.0' in text
-    assert 'reco_degraded_total{model="als",stage="overrun"} 1.0' in text
-    assert 'reco_budget_overruns_total{model="als"} 1.0' in text
+    assert 'reco_degraded_total{model="als",stage="overrun"} 2.0' in text
+    assert 'reco_budget_overruns_total{model="als"} 2.0' in text
     assert 'reco_budget_overruns_total{model="popular"}' not in text
     assert 'reco_source_total{model="als",source="segment_popular"} 3.0' in text
     assert 'reco_request_duration_seconds_bucket{le="0.05",model="als"} 3.0' in text
-    assert 'reco_request_duration_seconds_count{model="als"} 4.0' in text
+    assert 'reco_request_duration_seconds_count{model="als"} 5.0' in text
 
 
 async def test_one_slow_model_leaves_the_others_alone(artifacts: Path, clock: ManualClock) -> None:

@@ -135,9 +135,7 @@ def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Response
     plan = Plan(plan_for("default", live).model, n_candidates=N_NEIGHBORS)
     query = Query(body.user_id, TOP_K, filter=None if allow is None else ItemFilter(allow=allow))
     slate = slate_for(query, plan, live, services, deadline)
-    return slate_response(
-        {"user_id": body.user_id, "item_ids": slate.item_ids}, slate, plan, live, services, deadline
-    )
+    return slate_response(request, {"user_id": body.user_id, "item_ids": slate.item_ids}, slate, plan, live)
 
 
 def _exact(request: Request) -> LiveBundle:
@@ -150,7 +148,7 @@ def _exact(request: Request) -> LiveBundle:
     if made is None or made[0] is not live:
         exhaustive = FactorsRetriever(model.data, live.bundle)
         exact = dataclasses.replace(
-            model, retriever=exhaustive, retrieve_cost=StageCost(model.retrieve_cost.p99), recall_at_10=1.0
+            model, retriever=exhaustive, retrieve_cost=StageCost(model.retrieve_cost.upper), recall_at_10=1.0
         )
         made = live, dataclasses.replace(live, models={**live.models, model.name: exact, "default": exact})
         request.app.state.mts_exact = made
