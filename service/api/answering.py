@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.guarded import deadline_of, services_of
 from service.api.services import Services
 from service.domain import Deadline, Plan, Query, Slate
 from service.errors import NotReady, RequestError
@@ -44,12 +46,12 @@ def slate_for(query: Query, plan: Plan, live: LiveBundle, services: Services, de
     return slate
 
 
-def slate_response(
-    document: Any, slate: Slate, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline
-) -> Response:
-    """Answer with a document made of a slate, disclose in headers what made it, and count the answer."""
+def slate_response(request: Request, document: Any, slate: Slate, plan: Plan, live: LiveBundle) -> Response:
+    """Answer with a document made of a slate, disclose in headers and log what made it, and count the answer."""
+    services, deadline = services_of(request), deadline_of(request)
     headers = {"X-Reco-Model": plan.model, "X-Reco-Source": slate.source, **degraded_header(slate.degraded)}
     response = bundle_response(document, live, slate.timings, deadline, headers)
+    request.state.disclosed = (plan.model, slate.source, slate.degraded)
     counts = services.telemetry.model(plan.model)
     seconds = deadline.now() - deadline.started_at
     counts.answered(200, seconds)

@@ -62,11 +62,12 @@ class Observed:
             route: Any = scope.get("route")
             s.telemetry.http.labels(getattr(route, "path", UNMATCHED), status).inc()
             if s.log.requests:
+                model, source, degraded = scope["state"].get("disclosed", (None, None, ()))
                 s.log.request(
                     RequestRecord(
                         time.time(), scope["method"], scope["scheme"], headers.get(b"host", b"")[:256],
                         (scope.get("raw_path") or scope["path"].encode())[:2048], scope["query_string"][:2048],
-                        status, s.clock() - started, request_id, None, None, (),
+                        status, s.clock() - started, request_id, model, source, degraded,
                     )
                 )  # fmt: skip
 

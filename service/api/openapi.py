@@ -123,13 +123,11 @@ def _finish(path: str, operation: Document, settings: Settings) -> None:
     """Declare what middleware and route classes add to an operation."""
     if not settings.auth or (operation.get("security") and _opened(path, settings)):
         operation.pop("security", None)
-    if "security" in operation:
-        operation.setdefault("parameters", []).extend(
-            header for header in (_BUDGET_HEADER, _ID_HEADER) if header not in operation.get("parameters", [])
-        )
-    else:
+    if "security" not in operation:
         for status in ("401", "403"):
             operation["responses"].pop(status, None)
+    if path not in _HEALTH:
+        operation.setdefault("parameters", []).extend((_BUDGET_HEADER, _ID_HEADER))
     invalid = operation["responses"].get("422")
     if invalid is not None and _FRAMEWORKS_OWN in str(invalid):
         del operation["responses"]["422"]  # this family answers such requests otherwise

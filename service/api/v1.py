@@ -107,7 +107,7 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     live = live_of(services)
     slate, plan = _slate(body, live, services, deadline, ("body",))
     answer = {"request_id": request.state.request_id, "bundle": live.bundle_id, **_described(slate, plan)}
-    return slate_response(answer, slate, plan, live, services, deadline)
+    return slate_response(request, answer, slate, plan, live)
 
 
 @v1.post(

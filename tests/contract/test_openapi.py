@@ -136,6 +136,17 @@ def test_profiles_that_are_off_have_neither_routes_nor_words(artifacts: Path) ->
     ]
 
 
+@pytest.mark.parametrize("auth", [True, False])
+def test_budget_and_request_id_are_declared_where_they_count(artifacts: Path, auth: bool) -> None:
+    for path, _, operation in operations(app_of(artifacts, auth=auth).openapi()):
+        named = [
+            parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "header"
+        ]
+        assert named == (
+            [] if path.startswith(("/health", "/metrics")) else ["X-Reco-Budget-Ms", "X-Request-Id"]
+        )
+
+
 async def test_the_document_and_its_pages_are_served(artifacts: Path) -> None:
     async with running(settings_for(artifacts)) as (_, client):
         assert (await client.get("/openapi.json")).json()["openapi"].startswith("3.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,14 @@ async def test_its_slates_are_counted_with_the_hot_routes(artifacts: Path) -> No
     assert 'reco_source_total{model="als",source="personal"} 1.0' in text
     assert 'reco_source_total{model="knn",source="popular"} 1.0' in text
     assert 'reco_http_requests_total{route="/v1/recommend",status="200"} 2.0' in text
+
+
+async def test_its_log_line_tells_model_source_and_degraded(
+    artifacts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(settings_for(artifacts, access_log=True)) as (_, client):
+        asked = {"user_id": 100, "model": "knn", "budget_ms": 0.000001}
+        await client.post(PATH, json=asked, headers={**BEARER, "X-Request-Id": "mine-2"})
+    line = next(json.loads(line) for line in capfd.readouterr().out.splitlines() if "mine-2" in line)
+    assert (line["model"], line["source"], line["degraded"]) == ("knn", "segment_popular", ["retrieve"])
+    assert line["status_code"] == 200

@@ -116,7 +116,7 @@ async def get_recommendation(
     live = live_of(services_of(request))
     slate, plan = _slate(request, live, "user_id", user_id, top_k)
     document = {"recommendations": slate.item_ids, "status": "success", "msg": None}
-    return slate_response(document, slate, plan, live, services_of(request), deadline_of(request))
+    return slate_response(request, document, slate, plan, live)
 
 
 @handbook.get(
@@ -132,7 +132,7 @@ async def index(
     live = live_of(services_of(request))
     slate, plan = _slate(request, live, "id", identifier, str(TOP_K))
     document = dict(zip(slate.item_ids, slate.scores, strict=True))
-    return slate_response(document, slate, plan, live, services_of(request), deadline_of(request))
+    return slate_response(request, document, slate, plan, live)
 
 
 def _slate(request: Request, live: LiveBundle, name: str, identifier: str, top_k: str) -> tuple[Slate, Plan]:
