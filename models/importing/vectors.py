@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,9 @@ def _npy(path: Path) -> npt.NDArray[Any]:
 
 def _npz(path: Path, owner: Owner, tensor: str | None) -> tuple[npt.NDArray[Any], dict[str, float] | None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(path, f"not an archive of plain numpy arrays: {error}") from error
     if tensor is None and has_users(path):
         tensor = f"{owner}_factors"

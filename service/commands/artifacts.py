@@ -36,6 +36,14 @@ def chosen(store: ArtifactStore, bundle_id: str | None) -> Path:
     return store.current() if bundle_id is None else store.path_of(bundle_id)
 
 
+def published_id(store: ArtifactStore) -> str | None:
+    """Id that the pointer names; None where there is none, or it is damaged."""
+    try:
+        return store.published().bundle_id
+    except InputError:
+        return None
+
+
 def proved(path: Path) -> LiveBundle:
     """Do all that serving does before the first request: verify, read, answer the golden queries.
 

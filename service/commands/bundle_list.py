@@ -9,7 +9,7 @@ import orjson
 
 from service.bundle.manifest import MANIFEST, parse_manifest
 from service.bundle.store import ArtifactStore
-from service.commands.artifacts import add_artifacts_flag, opened, table
+from service.commands.artifacts import add_artifacts_flag, opened, published_id, table
 from service.errors import BundleRefused
 
 HELP = "List the bundles of an artifacts folder, oldest first; * marks the published one"
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, or one JSON line. A bundle whose manifest is damaged is listed with the reason."""
     store = opened(args)
-    published = store.published().bundle_id if store.pointer.exists() else None
+    published = published_id(store)
     bundles = [_described(store, bundle_id) for bundle_id in store.list()]
     if args.json:
         print(orjson.dumps({"published": published, "bundles": bundles}).decode())

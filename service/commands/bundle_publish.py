@@ -6,7 +6,7 @@ import argparse
 
 import orjson
 
-from service.commands.artifacts import add_artifacts_flag, opened, proved
+from service.commands.artifacts import add_artifacts_flag, opened, proved, published_id
 
 HELP = "Verify a bundle and make it the one that serves"
 
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Move the pointer only once the bundle has answered its golden queries; print one JSON line."""
     store = opened(args)
-    before = store.published().bundle_id if store.pointer.exists() else None
+    before = published_id(store)
     proved(store.path_of(args.bundle_id))
     store.publish(args.bundle_id)
     print(orjson.dumps({"published": args.bundle_id, "before": before}).decode())
