@@ -81,6 +81,8 @@ def import_vectors(
 
     by_row = np.argsort(user_rows, kind="stable")
     fold_in = items.vectors.fold_in if users is not None and space == "ip" else None
+    if fold_in is not None and not (fold_in["regularization"] > 0 and fold_in["alpha"] > 0):
+        fold_in = None  # the solver's matrix could be singular
     model = TrainedModel(
         "factors",
         {

@@ -123,7 +123,9 @@ def bundle_id_of(manifest: dict[str, Any]) -> str:
 
     So equal inputs, settings and seeds give equal ids, and an edited manifest no longer matches its own.
     """
-    content = {key: value for key, value in manifest.items() if key not in {"bundle_id", "created_at", "seal"}}
+    content = {
+        key: value for key, value in manifest.items() if key not in {"bundle_id", "created_at", "seal"}
+    }
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

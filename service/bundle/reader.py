@@ -37,6 +37,8 @@ _DTYPES = {
     "user_rows": "<i4", "user_vectors": "<f4", "dense": "<f4", "indices": "<i4", "weights": "<f4", "gram": "<f4",
 }  # fmt: skip
 
+_BLOCK_ENTRIES = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
@@ -224,14 +226,10 @@ class _Reader:
         name = self._name(files, items_role)
         if len(items) and not (int(items.min()) >= 0 and int(items.max()) < width):
             raise BundleRefused(name, f"an entry is outside 0..{width - 1}")
-        if unique and len(items):
-            owner = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
-            keys = owner * width + items
-            keys.sort()
-            if bool((keys[1:] == keys[:-1]).any()):
-                raise BundleRefused(
-                    name, f"row {int(keys[:-1][keys[1:] == keys[:-1]][0]) // width} lists an item twice"
-                )
+        if unique:
+            twice = _first_row_with_a_twin(indptr, items, width)
+            if twice is not None:
+                raise BundleRefused(name, f"row {twice} lists an item twice")
         return indptr, items
 
     def _titles(self) -> Sequence[str] | None:
@@ -369,7 +367,7 @@ class _Reader:
         ):
             if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < count):
                 raise BundleRefused(entry.files[role], f"a row is outside 0..{count - 1}")
-        if len(np.unique(item_rows)) != len(item_rows):
+        if int(np.bincount(item_rows).max()) > 1:
             raise BundleRefused(entry.files["item_rows"], "an item has two vectors")
         if bool((np.diff(user_rows) <= 0).any()):
             raise BundleRefused(entry.files["user_rows"], "rows must be unique and ascending")
@@ -405,6 +403,12 @@ class _Reader:
         scale = float(np.abs(expected).max()) + settings.regularization
         if not np.allclose(gram, expected, rtol=1e-3, atol=1e-4 * scale):
             raise BundleRefused(entry.files["gram"], f"is not the Gram matrix of {name}")
+        try:
+            # A little is taken off the diagonal, as rounding lets an all but singular matrix pass.
+            np.linalg.cholesky(expected + (settings.regularization - 1e-9 * scale) * np.eye(len(gram)))
+        except np.linalg.LinAlgError:
+            reason = "with this regularization no user can be solved for (not positive definite)"
+            raise BundleRefused(entry.files["gram"], reason) from None
 
     def _check_norms(self, name: str, vectors: Array, *, unit: bool, descending: bool) -> None:
         last = np.inf
@@ -441,3 +445,25 @@ class _Reader:
         index.set_ef(settings.ef_search)
         index.set_num_threads(1)
         return index
+
+
+def _first_row_with_a_twin(
+    indptr: npt.NDArray[np.int64], items: npt.NDArray[np.int32], width: int
+) -> int | None:
+    """Find a CSR row that holds an entry twice, a block of rows at a time.
+
+    In blocks it takes little memory, and a thread that answers requests never waits long for the interpreter.
+    """
+    first, n_rows = 0, len(indptr) - 1
+    while first < n_rows:
+        end = int(np.searchsorted(indptr, indptr[first] + _BLOCK_ENTRIES, side="right")) - 1
+        end = min(max(end, first + 1), n_rows)
+        lengths = np.diff(indptr[first : end + 1])
+        keys = np.repeat(np.arange(end - first, dtype=np.int64), lengths) * width
+        keys += items[indptr[first] : indptr[end]]
+        keys.sort()
+        twins = keys[1:] == keys[:-1]
+        if bool(twins.any()):
+            return first + int(keys[:-1][twins][0]) // width
+        first = end
+    return None

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -389,6 +390,26 @@ class TestFault14ManifestMissingOrExtraFile:
             bundle, edit=lambda document: document["models"]["als"]["parameters"].update(fold_in=settings)
         )
         refused(forged, MANIFEST, "parameters.fold_in")
+
+    def test_a_solver_whose_matrix_is_singular(self, bundle: Path, refused: Callable[..., None]) -> None:
+        items = array_of(bundle, ITEM_VECTORS)
+        items[:, 7] = items[:, 6]
+        order = np.argsort(-np.linalg.norm(items, axis=1), kind="stable")
+        items = np.ascontiguousarray(items[order])
+
+        def unregularized(document: dict[str, Any]) -> None:
+            model = document["models"]["als"]
+            model["parameters"]["fold_in"]["regularization"] = 0
+            model["retrieval"] |= {"hnsw": None, "retriever": "exact"}
+            del model["files"]["index"]
+
+        contents = {
+            ITEM_VECTORS: items,
+            "als/item_rows.npy": array_of(bundle, "als/item_rows.npy")[order],
+            "als/gram.npy": items.T @ items,
+            INDEX: None,
+        }
+        refused(forge(bundle, contents, unregularized), "als/gram.npy", "no user can be solved for")
 
     def test_a_manifest_nested_too_deep_to_hash(self, bundle: Path, refused: Callable[..., None]) -> None:
         raw = (bundle / MANIFEST).read_bytes()
