@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from models.data.dataset import Dataset
 from models.history import ages_from_end, unique_history
 from models.trained import TrainedModel
+from service.recommender.recency import NEGLIGIBLE
 
 _BLOCK_CELLS = 1 << 23
 """Scores held at once: 32 MB."""
@@ -112,10 +113,13 @@ def _weighted_history(exam: Exam, part: slice, half_life: float | None) -> sp.cs
     indptr = exam.indptr[part.start : part.stop + 1]
     items = exam.items[indptr[0] : indptr[-1]]
     indptr = indptr - indptr[0]
-    ages = ages_from_end(indptr)
-    weights = np.ones(len(items)) if half_life is None else np.exp2(-ages / half_life)
-    shape = (len(indptr) - 1, exam.relevant.shape[1])
-    return sp.csr_matrix((weights.astype(np.float32), items, indptr), shape=shape)
+    users = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    weights = np.ones(len(items), np.float32)
+    if half_life is not None:
+        weights = np.exp2(-ages_from_end(indptr) / half_life).astype(np.float32)
+        telling = weights > NEGLIGIBLE  # as in serving: what weighs nothing is not looked up
+        users, items, weights = users[telling], items[telling], weights[telling]
+    return sp.csr_matrix((weights, (users, items)), shape=(len(indptr) - 1, exam.relevant.shape[1]))
 
 
 def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.NDArray[np.float32]:
@@ -132,7 +136,7 @@ def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.
     elif model.kind == "item_item":
         history = _weighted_history(exam, part, model.parameters.get("history_half_life"))
         if "dense" in arrays:
-            return np.asarray(history.toarray() @ arrays["dense"], np.float32)
+            return np.asarray(history @ arrays["dense"], np.float32)
         found = (history @ prepared).tocoo()
         scores[found.row, found.col] = found.data
     elif model.kind == "popular":

@@ -75,6 +75,18 @@ def test_most_of_these_models_fill_ten_places_by_themselves(split: Split, tmp_pa
     assert {"popular", "als", "ease", "fading_ease"} <= set(full)
 
 
+def test_examining_changes_nothing(split: Split) -> None:
+    exam = exam_of(split.train, split.test, max_users=1000, seed=0)
+    items, indptr = exam.items.copy(), exam.indptr.copy()
+    plain = ease.train(split.train, ease.Config(regularization=20.0))
+    fading = ease.train(split.train, ease.Config(regularization=20.0, history_half_life=0.1))
+    before = ndcg(plain, exam)
+    ndcg(fading, exam)
+    np.testing.assert_array_equal(ndcg(plain, exam), before)
+    np.testing.assert_array_equal(exam.items, items)
+    np.testing.assert_array_equal(exam.indptr, indptr)
+
+
 def test_ndcg_by_hand() -> None:
     data = tiny_dataset(n_users=12, n_items=10)
     train = data.select(np.arange(len(data)) % 4 != 3)
