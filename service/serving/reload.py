@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import gc
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +59,9 @@ def load_published(settings: Settings) -> Published:
 class Reloader:
     """One worker's eye on the pointer. The event loop's thread owns it; only the loading runs beside."""
 
-    def __init__(self, services: Services, stamp: Stamp | None) -> None:
-        """`stamp`: of the pointer when the bundle that serves now was read."""
-        self._s = services
+    def __init__(self, services: Services, stamp: Stamp | None, turns: Path | None = None) -> None:
+        """`stamp`: of the pointer when the bundle that serves now was read. `turns`: a file that all workers share."""
+        self._s, self._turns = services, turns
         self._store = ArtifactStore(services.settings.artifacts)
         self._seen = stamp
         self._forced = asyncio.Event()
@@ -92,7 +96,7 @@ class Reloader:
             if path.name == old_id:
                 telemetry.reloads.labels("unchanged").inc()
                 return
-            new = await asyncio.to_thread(_load_gently, path, self._s.settings)
+            new = await _beside(lambda: _load_gently(path, self._s.settings, self._turns))
         except BundleRefused as error:
             telemetry.reloads.labels("refused").inc()
             self._log("ERROR", "the published bundle is refused; the old one serves on", old_id, error)
@@ -122,11 +126,44 @@ class Reloader:
         )  # fmt: skip
 
 
-def _load_gently(path: Path, settings: Settings) -> LiveBundle:
-    """Load in this thread while another answers: the interpreter's lock is handed back ten times as often."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    try:
-        return go_live(load_bundle(path), retriever=settings.retriever)
-    finally:
-        sys.setswitchinterval(before)
+def _load_gently(path: Path, settings: Settings, turns: Path | None = None) -> LiveBundle:
+    """Load in this thread while another answers: the interpreter's lock is handed back ten times as often.
+
+    `turns`: a file that the workers lock, so that one at a time loads; the others keep the processors busy with answers
+    and the memory for two bundles is needed once. The system unlocks it for a worker that dies.
+    """
+    with contextlib.ExitStack() as stack:
+        if turns is not None:
+            fcntl.flock(stack.enter_context(turns.open("ab")), fcntl.LOCK_EX)
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        try:
+            return go_live(load_bundle(path), retriever=settings.retriever)
+        finally:
+            sys.setswitchinterval(before)
+
+
+async def _beside(work: Callable[[], LiveBundle]) -> LiveBundle:
+    """Run in a thread that the process's end does not wait for, as it would for one of the loop's own pool."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[LiveBundle] = loop.create_future()
+
+    def settle(result: LiveBundle | None, error: Exception | None) -> None:
+        if done.done():  # cancelled: the worker is ending
+            return
+        if result is None:
+            done.set_exception(error or RuntimeError("nothing was loaded"))
+        else:
+            done.set_result(result)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="reload", daemon=True).start()
+    return await done

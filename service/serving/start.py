@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from service.api.auth import Gate
+from service.events.series import take_series
 from service.recommender.live import LiveBundle
 from service.serving.listeners import listen, reserve
 from service.serving.reload import load_published
@@ -25,9 +26,12 @@ _FIRST_ROW = np.zeros(1, np.int32)
 def serve(settings: Settings, *, supervised: bool = True) -> int:
     """Serve until a signal; returns the exit code.
 
-    Raises InputError (no token, port in use, nothing published) and BundleRefused before anything is forked.
+    Raises InputError (no token, no place for events, port in use, nothing published) and BundleRefused, before
+    anything is forked.
     """
     Gate(settings)
+    if settings.events_dir is not None:
+        take_series(settings.events_dir, 0).release()
     count = (settings.workers or available_cores()) if supervised else 1
     listeners = reserve(settings.host, settings.port, count)
     admin = [] if settings.admin_port is None else reserve("127.0.0.1", settings.admin_port, count)

@@ -70,6 +70,7 @@ class Supervisor:
     _due: dict[int, float] = field(default_factory=dict)
     """Slot -> when to fork for it, seconds on the monotonic clock."""
     _not_taken_up: Stamp | None = None
+    _shared: Path = field(default_factory=Path)
     _lifeline: int = -1
     _keep: int = -1
     _wakeup: int = -1
@@ -77,7 +78,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. A second SIGINT ends at once."""
         with (
-            _metrics_folder(),
+            _shared_folder() as self._shared,
             _pipe() as (self._lifeline, self._keep),
             _heard(self._signals.append) as self._wakeup,
         ):
@@ -247,6 +248,7 @@ class Supervisor:
                 tuple(self.admin[slot : slot + 1]),
                 self._lifeline,
                 lambda word: _write(mouth, word),
+                self._shared / "reload.lock",
             )
             # What the parent found in order may have changed since: better a line here than the framework's traceback.
             Gate(self.settings)
@@ -298,8 +300,8 @@ def settle() -> None:
 
 
 @contextlib.contextmanager
-def _metrics_folder() -> Iterator[Path]:
-    """A private folder for the workers' metric files, gone with the parent."""
+def _shared_folder() -> Iterator[Path]:
+    """A private folder for the workers' metric files and their lock, gone with the parent."""
     given = os.environ.get(MULTIPROCESS_DIR)
     if given is not None:
         Path(given).mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -32,12 +33,16 @@ _JITTER = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What a worker is given. `lifeline`: read end of a pipe whose other end dies with the parent."""
+    """What a worker is given.
+
+    `lifeline`: read end of a pipe whose other end dies with the parent. `turns`: the file to lock while reloading.
+    """
 
     listeners: tuple[socket.socket, ...]
     admin: tuple[socket.socket, ...]
     lifeline: int | None = None
     tell: Callable[[bytes], None] = lambda _: None
+    turns: Path | None = None
 
 
 def run_worker(settings: Settings, published: Published, seat: Seat) -> int:
@@ -111,7 +116,7 @@ class WorkerServer(uvicorn.Server):
         """Begin to accept, then say so."""
         await super().startup(sockets)
         services = self._services
-        self._reloader = Reloader(services, self._published.stamp)
+        self._reloader = Reloader(services, self._published.stamp, self._seat.turns)
         self._tasks = [
             asyncio.create_task(self._reloader.run()),
             asyncio.create_task(self._sweep()),
