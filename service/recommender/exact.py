@@ -103,6 +103,12 @@ class ExactIndex:
         best, values = self._sorted(best, scores[best], query)
         return positions[best], values
 
+    def cosines(self, position: int) -> npt.NDArray[np.float32]:
+        """float32 (n,): cosine of every vector with the one at `position`."""
+        norms = -np.asarray(self._falling)
+        cosines: npt.NDArray[np.float32] = (self.vectors @ self.vectors[position]) / (norms * norms[position])
+        return cosines
+
     def _scores(self, query: npt.NDArray[np.float32], begin: int, end: int) -> npt.NDArray[np.float32]:
         scores: npt.NDArray[np.float32] = self.vectors[begin:end] @ query
         if self._half_squares is not None:

@@ -8,6 +8,7 @@ from service.bundle.ids import UNKNOWN
 from service.domain import ItemId
 from service.errors import InvalidRequest, ItemNotFound
 from service.recommender.live import LiveBundle
+from service.recommender.retrieval import FactorsRetriever
 
 
 def similar(item_id: ItemId, k: int, model_name: str, live: LiveBundle) -> list[tuple[ItemId, float]]:
@@ -22,14 +23,12 @@ def similar(item_id: ItemId, k: int, model_name: str, live: LiveBundle) -> list[
     if row == UNKNOWN:
         raise ItemNotFound(item_id)
     if model.data.entry.kind == "factors":
-        places = np.flatnonzero(arrays["item_rows"] == row)
-        if len(places) == 0:
+        assert isinstance(model.retriever, FactorsRetriever)  # go_live builds one for every factors model
+        place = int(model.retriever.position_of[row])
+        if place < 0:
             raise ItemNotFound(item_id)
-        vectors = arrays["item_vectors"]
-        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        scores = (vectors @ vectors[places[0]]) / (norms * norms[places[0]])
-        scores[places[0]] = -np.inf
-        rows = arrays["item_rows"]
+        scores, rows = model.retriever.exact.cosines(place), arrays["item_rows"]
+        scores[place] = -np.inf
     elif model.data.entry.kind == "item_item":
         if "dense" in arrays:
             rows, scores = np.arange(len(item_ids), dtype=np.int32), arrays["dense"][row].copy()
@@ -44,6 +43,9 @@ def similar(item_id: ItemId, k: int, model_name: str, live: LiveBundle) -> list[
             "no_similarity",
             f"model {model.name!r} of kind {model.data.entry.kind} knows no similar items",
         )
-    best = np.lexsort((rows, -scores))[:k]
+    best = (
+        scores.argpartition(len(scores) - k)[len(scores) - k :] if k < len(scores) else np.arange(len(scores))
+    )
+    best = best[np.lexsort((rows[best], -scores[best]))]
     best = best[scores[best] > -np.inf]
     return list(zip(item_ids.take(rows[best]), scores[best].tolist(), strict=True))
