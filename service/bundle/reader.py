@@ -37,7 +37,7 @@ _DTYPES = {
     "user_rows": "<i4", "user_vectors": "<f4", "dense": "<f4", "indices": "<i4", "weights": "<f4", "gram": "<f4",
 }  # fmt: skip
 
-_BLOCK_ENTRIES = 1 << 18
+_BLOCK_ENTRIES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
