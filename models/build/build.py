@@ -16,7 +16,7 @@ from models.build.index import IndexChoice
 from models.build.recipes import RECIPES, Effort
 from models.build.steps import Steps, peak_memory_mb
 from models.build.threads import threads_for
-from models.build.tune import tune
+from models.build.tune import tune, tuning_split
 from models.build.tuning import Trial
 from models.data.avatars import WithAvatars, add_avatars
 from models.data.dataset import Dataset
@@ -121,7 +121,7 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
     ):
         split = validation_split(dataset, seed=order.seed)
     with steps.step("tune", f"{', '.join(names)} ({order.effort})"):
-        configs = _tuned(names, split, order, on_trial)
+        configs = _tuned(names, dataset, split, order, on_trial)
     with steps.step(
         "validate", f"{len(split.test):,} held-out events ({split.name}), through the serving line"
     ):
@@ -186,7 +186,9 @@ def _refuse_impossible(dataset: Dataset, path: Path) -> None:
         raise InputError(f"{path}: only {dataset.n_items} item: there is nothing to rank")
 
 
-def _tuned(names: Sequence[str], split: Split, order: Order, on_trial: OnTrial) -> dict[str, Any]:
+def _tuned(
+    names: Sequence[str], dataset: Dataset, common: Split, order: Order, on_trial: OnTrial
+) -> dict[str, Any]:
     configs = {}
     for name in names:
         given = order.configs.get(name)
@@ -195,6 +197,7 @@ def _tuned(names: Sequence[str], split: Split, order: Order, on_trial: OnTrial) 
         def told(trial: Trial[Any], name: str = name) -> None:
             on_trial(name, trial)
 
+        split = tuning_split(name, dataset, common)
         configs[name] = tune(name, split, effort, seed=order.seed, start=given, on_trial=told).config
     return configs
 

@@ -53,10 +53,11 @@ def _as_configured(fit: TrainedModel, dataset: Dataset, config: Any) -> TrainedM
 class Recipe:
     """One model. `axes` and `fits` look at the data's shape, never at its name.
 
-    lacks: what the data lacks for this model, in words; None if nothing. fits: how many fits a quick search may
-    take. fit_of: the configuration to fit for a given one; refined: makes that fit into what the given one
-    would train. So settings that only scoring reads are tried without a new fit. margin: see
-    `models.build.tuning.climb`.
+    lacks: what the data lacks for this model, in words; None if nothing. fits: how many fits a quick search
+    may take. fit_of: the configuration to fit for a given one; refined: makes that fit into what the given
+    one would train. So settings that only scoring reads are tried without a new fit. margin: see
+    `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
+    well.
     """
 
     config_type: type[Any]
@@ -68,6 +69,7 @@ class Recipe:
     fit_of: Callable[[Any], Any] = _same
     refined: Callable[[TrainedModel, Dataset, Any], TrainedModel] = _as_fitted
     margin: float = 0.0
+    for_cold: bool = False
 
 
 WIDEST = 800
@@ -161,6 +163,7 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda _: 40,
         start=lambda _: popularity.Config(),
         margin=1.0,
+        for_cold=True,
     ),
     "als": Recipe(
         als.Config,

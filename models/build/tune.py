@@ -12,11 +12,13 @@ from models.build.recipes import MORE_IN_FULL, RECIPES, Effort
 from models.build.scoring import Exam, exam_of, ndcg
 from models.build.tuning import Found, Gains, Trial, climb
 from models.data.dataset import Dataset
-from models.data.splits import Split
+from models.data.splits import Split, global_time
 from models.trained import TrainedModel
 
 MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
 MAX_EXAMINED = {"quick": 2_000, "full": 10_000}
+LEAST_USERS = 30
+"""Fewer held-out users are no exam of any kind."""
 _FITS_KEPT = 2
 
 
@@ -32,16 +34,16 @@ def tune(
 ) -> Found[Any]:
     """Search for the settings of the model `name` that give the best validation NDCG@10.
 
-    Data of more than MAX_EVENTS events is thinned by whole users, and MAX_EXAMINED users are examined, both drawn by
-    `seed`. With effort "off", or nobody to examine, the start stands untried. Without a limit of `seconds` equal
-    inputs end equal.
+    Data of more than MAX_EVENTS events is thinned by whole users, and MAX_EXAMINED users are examined, both
+    drawn by `seed`. With effort "off", or nobody to examine, the start stands untried. Without a limit of
+    `seconds` equal inputs end equal.
     """
     recipe = RECIPES[name]
     start = recipe.start(split.train) if start is None else start
     if effort == "off":
         return Found(start, math.nan, ())
     train = thinned(split.train, MAX_EVENTS[effort], seed)
-    exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed)
+    exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed, with_cold=recipe.for_cold)
     if len(exam) == 0:
         return Found(start, math.nan, ())
     fits = recipe.fits(train) * (MORE_IN_FULL if effort == "full" else 1)
@@ -56,6 +58,18 @@ def tune(
         fit_of=recipe.fit_of,
         on_trial=on_trial,
     )
+
+
+def tuning_split(name: str, dataset: Dataset, common: Split) -> Split:
+    """The split to tune a model on: `common`, `models.data.splits.validation_split`'s of the same data set.
+
+    A model that answers users without history is asked about the last tenth of time, those users included,
+    even where too few others are left to choose the rest by.
+    """
+    if not RECIPES[name].for_cold or dataset.time_kind != "timestamp":
+        return common
+    split = global_time(dataset, quantile=0.9)
+    return split if len(np.unique(split.test.user_rows)) >= LEAST_USERS else common
 
 
 def thinned(dataset: Dataset, most: int, seed: int) -> Dataset:

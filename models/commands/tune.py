@@ -16,7 +16,7 @@ from models.build.recipes import RECIPES
 from models.build.settings import write_settings
 from models.build.tables import trials_table
 from models.build.threads import threads_for
-from models.build.tune import tune
+from models.build.tune import tune, tuning_split
 from models.build.tuning import Trial
 from models.commands.data_flags import add_data_flags, columns_of
 from models.data.read import read_dataset
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     dataset = read_dataset(args.data, reader=args.reader or "auto", columns=columns_of(args), progress=True)
     chosen_models(dataset, [args.model])
-    split = validation_split(dataset, seed=args.seed)
+    split = tuning_split(args.model, dataset, validation_split(dataset, seed=args.seed))
     best = 0.0
     with Ticker("trials") as ticker:
 

@@ -11,7 +11,7 @@ from factories import tiny_dataset, trained_models
 from models.build.assemble import assemble
 from models.build.recipes import RECIPES
 from models.build.scoring import exam_of, ndcg
-from models.build.tune import thinned
+from models.build.tune import thinned, tuning_split
 from models.data.dataset import Dataset
 from models.data.splits import Split, validation_split
 from models.ease import ease
@@ -145,3 +145,16 @@ def test_thinning_keeps_whole_users() -> None:
     assert set(left[left > 0].tolist()) <= set(whole.tolist())
     assert ((left == 0) | (left == whole)).all()
     assert thinned(data, 10**6, seed=0) is data
+
+
+def test_popular_items_are_tuned_on_users_without_history_too() -> None:
+    """Here everybody comes once: no user of the last days is known before."""
+    data = tiny_dataset(n_users=400)
+    common = validation_split(data)
+    split = tuning_split("popular", data, common)
+    assert split.name == "global_time"
+    assert len(exam_of(split.train, split.test, max_users=1000, seed=0)) <= 1
+    assert len(exam_of(split.train, split.test, max_users=1000, seed=0, with_cold=True)) >= 39
+    assert tuning_split("als", data, common) is common
+    undated = replace(data, time_kind="position")
+    assert tuning_split("popular", undated, common) is common
