@@ -96,7 +96,7 @@ build: ## Build the serving image (IMAGE=name)
 
 requirements: setup ## Pin again what pyproject.toml asks for (ARGS=--upgrade for the newest)
 	@pin() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS) "$$@"; }
-	pin pyproject.toml -o requirements/serve.txt
+	pin pyproject.toml --extra redis -o requirements/serve.txt
 	pin pyproject.toml --extra dev --constraint requirements/serve.txt -o requirements/dev.txt
 	pin --group pyproject.toml:builder --constraint requirements/dev.txt -o requirements/builder.txt
 
