@@ -90,12 +90,22 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("give either --item-vectors or --lists")
     around = read_surroundings(args.history, args.items)
     if args.lists is not None:
-        imported = import_lists(args.out, read_lists(args.lists), around, name=args.name, seed=args.seed)
+        lists = read_lists(args.lists)
+        with CONSOLE.status("writing the bundle"):
+            imported = import_lists(args.out, lists, around, name=args.name, seed=args.seed)
     else:
         items, users = _named(args)
-        imported = import_vectors(
-            args.out, items, users, around, name=args.name, space=args.space, index=args.index, seed=args.seed
-        )
+        with CONSOLE.status("building the index and measuring what it finds"):
+            imported = import_vectors(
+                args.out,
+                items,
+                users,
+                around,
+                name=args.name,
+                space=args.space,
+                index=args.index,
+                seed=args.seed,
+            )
     live = go_live(load_bundle(imported.path))
     if args.publish:
         ArtifactStore(args.out).publish(live.bundle_id)
