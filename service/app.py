@@ -23,12 +23,15 @@ from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
 from service.domain import Clock
 from service.errors import InputError
+from service.events.log import EventLog, LogOptions
+from service.events.metrics import EventCounts
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 from service.telemetry import FLUSH_PERIOD_S, Telemetry
 
 _TOKENS_POLL_S = 1.0
 _STDOUT = 1
+_MB = 1 << 20
 
 
 class RecoApp(FastAPI):
@@ -71,6 +74,8 @@ def create_app(
         services.serving.live = live if live is not None else _read_published(settings, load, clock)
         services.serving.heartbeat_at = clock()
         services.log.start()
+        if services.events is not None:
+            services.events.start()
         assert isinstance(app, RecoApp)
         framework = super(RecoApp, app).__call__
         app.state.services = services
@@ -84,6 +89,8 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if services.events is not None:
+                await services.events.close()
             services.flush_counts()
             app.hot = app.observed = None
             services.log.stop()
@@ -117,7 +124,26 @@ def _build(settings: Settings, clock: Clock) -> Services:
         show_user_ids=settings.log_user_ids,
     )
     telemetry = Telemetry(budget_s=settings.budget_s, worker_slot=settings.worker_slot)
-    return Services(settings, Gate(settings), telemetry, log, clock)
+    gate = Gate(settings)
+    return Services(settings, gate, telemetry, log, clock, events=_event_log(settings, telemetry, log))
+
+
+def _event_log(settings: Settings, telemetry: Telemetry, log: AccessLog) -> EventLog | None:
+    if settings.events_dir is None:
+        return None
+    options = LogOptions(
+        segment_bytes=int(settings.events_segment_mb * _MB),
+        keep_bytes=int(settings.events_retain_mb * _MB),
+        keep_days=settings.events_retain_days,
+        wait_s=settings.events_wait_ms / 1000,
+    )
+    return EventLog(
+        settings.events_dir,
+        EventCounts(telemetry),
+        slot=settings.worker_slot or 0,
+        options=options,
+        say=lambda level, message, **fields: log.event(time.time(), level, message, **fields),
+    )
 
 
 def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: Clock) -> LiveBundle:

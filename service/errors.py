@@ -12,7 +12,8 @@ RecoError
     ├── NotAuthenticated  no credentials (401)
     ├── WrongToken        credentials that nobody was given (401)
     ├── NotPermitted      a live token without the scope (403)
-    └── NotReady          no bundle is live yet (503)
+    ├── NotReady          no bundle is live yet (503)
+    └── EventsUnavailable the event log can't be written just now (503)
 """
 
 from __future__ import annotations
@@ -122,3 +123,10 @@ class NotReady(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The service is not ready yet")
+
+
+class EventsUnavailable(RequestError):
+    """The event log can't be written just now; what was sent may be sent again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Events cannot be written: {reason}")

@@ -130,6 +130,21 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         10.0, ge=0, le=3600, description="how long open requests may take to end on shutdown"
     )
+    events_dir: Path | None = Field(
+        None, description="folder to log events in; without it there is no log and /v1/events answers 503"
+    )
+    events_segment_mb: float = Field(
+        64.0, gt=0, le=1024, description="size at which a new file of the event log is begun"
+    )
+    events_retain_mb: float = Field(
+        0.0, ge=0, description="size of a worker's events above which the oldest file goes; 0 keeps all"
+    )
+    events_retain_days: float = Field(
+        0.0, ge=0, description="age after which a file of the event log goes; 0 keeps all"
+    )
+    events_wait_ms: float = Field(
+        2000.0, gt=0, le=60_000, description="how long events may wait for the disk before they are a 503"
+    )
     max_requests: int = Field(
         0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )

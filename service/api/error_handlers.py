@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    EventsUnavailable,
     InvalidRequest,
     ItemNotFound,
     ModelNotFound,
@@ -37,12 +38,14 @@ _KEYS: Mapping[type[RequestError], tuple[int, str]] = {
     WrongToken: (401, "incorrect_bearer_key"),
     NotPermitted: (403, "not_permitted"),
     NotReady: (503, "not_ready"),
+    EventsUnavailable: (503, "events_unavailable"),
 }
 _CHALLENGES: Mapping[type[RequestError], Mapping[str, str]] = {
     NotAuthenticated: {"WWW-Authenticate": "Bearer"},
     WrongToken: {"WWW-Authenticate": 'Bearer error="invalid_token"'},
     NotPermitted: {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
     NotReady: {"Retry-After": "1"},
+    EventsUnavailable: {"Retry-After": "1"},
 }
 
 

@@ -29,6 +29,7 @@ TITLES: Mapping[str, str] = {
     "invalid_request": "The request is malformed",
     "server_error": "The service failed",
     "not_ready": "No bundle is live yet",
+    "events_unavailable": "Events cannot be written just now",
     "refused": "The request was refused",
 }
 """Kind of problem -> what it says of itself."""

@@ -20,8 +20,9 @@ from service.api.cors import Cors, Headers
 from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
 from service.api.ids import parse_budget_s, parse_k, parse_user_id
 from service.api.services import Services
-from service.domain import Deadline, IdKind, Plan, Query, Slate
+from service.domain import Deadline, IdKind, Plan, Query, Slate, UserId
 from service.errors import ModelNotFound, NotReady, RequestError
+from service.events.schema import Impression
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
 from service.telemetry import UNKNOWN_MODEL, ModelCounts
@@ -85,12 +86,14 @@ class _Bound:
 class _Answer:
     """An answer on its way out, and what is to be said of it afterwards."""
 
-    __slots__ = ("body", "counts", "headers", "slate", "status")
+    __slots__ = ("body", "bundle_id", "counts", "headers", "slate", "status", "user_id")
 
     def __init__(
-        self, status: int, headers: Headers, body: bytes, counts: ModelCounts, slate: Slate | None
-    ) -> None:
+        self, status: int, headers: Headers, body: bytes, counts: ModelCounts, slate: Slate | None,
+        user_id: UserId | None = None, bundle_id: str = "",
+    ) -> None:  # fmt: skip
         self.status, self.headers, self.body, self.counts, self.slate = status, headers, body, counts, slate
+        self.user_id, self.bundle_id = user_id, bundle_id
 
 
 class _Asked:
@@ -202,7 +205,7 @@ class RecoRoute:
             body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
         else:
             body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
-        return _Answer(200, model.headers, body, model.counts, slate)
+        return _Answer(200, model.headers, body, model.counts, slate, user_id, live.bundle_id)
 
     def follow(self) -> None:
         """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""
@@ -247,6 +250,13 @@ class RecoRoute:
         counts.answered(answer.status, seconds)
         if slate is not None and ended > deadline.expires_at:
             counts.overruns += 1
+        events = self._s.events
+        if events is not None and slate is not None and asked.method == "GET":
+            events.emit(
+                Impression(
+                    time.time(), request_id.decode(), answer.user_id, answer.bundle_id, counts.model, slate, seconds
+                )
+            )  # fmt: skip
         log = self._s.log
         if log.requests:
             source, degraded = (None, ()) if slate is None else (slate.source, slate.degraded)

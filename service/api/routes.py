@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from service.api import openapi, problems
 from service.api.compat import handbook, mts
 from service.api.error_handlers import ErrorFamilies
+from service.api.events import events
 from service.api.v1 import PREFIX, v1
 from service.settings import Settings
 
@@ -15,6 +16,7 @@ def add_routes(app: FastAPI, families: ErrorFamilies, settings: Settings) -> Non
     """Add them, each with its family of errors, and the document that describes them all."""
     families.add(PREFIX + "/", problems.render)
     app.include_router(v1)
+    app.include_router(events)
     if "mts" in settings.profiles:
         mts.join_families(families)
         app.include_router(mts.mts)

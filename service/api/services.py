@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from service.access_log import AccessLog
 from service.api.auth import Gate
 from service.domain import Clock
+from service.events.log import EventLog
 from service.recommender.live import LiveBundle
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -64,8 +65,12 @@ class Services:
     clock: Clock
     serving: Serving = field(default_factory=Serving)
     request_ids: RequestIds = field(default_factory=RequestIds)
+    events: EventLog | None = None
+    """None: RECO_EVENTS_DIR is not set, and nothing is logged."""
 
     def flush_counts(self) -> None:
         """Carry what was counted since the last time to where a scrape finds it."""
         self.telemetry.log_dropped.inc(self.log.take_dropped())
         self.telemetry.flush()
+        if self.events is not None:
+            self.events.flush_counts()

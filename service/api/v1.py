@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,8 +26,9 @@ from service.api.v1_schemas import (
     SimilarAnswer,
     SimilarBody,
 )
-from service.domain import Deadline, IdKind, ItemFilter, Plan, Query, Slate
+from service.domain import Deadline, IdKind, ItemFilter, Plan, Query, Slate, UserId
 from service.errors import InvalidRequest, RequestError, UserNotFound
+from service.events.schema import Impression
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle, LiveModel
 from service.recommender.retrieval import FactorsRetriever, HnswRetriever
@@ -58,24 +60,25 @@ _DISCLOSED_SLATE: dict[str, Any] = {
 }
 
 
-def _problem(description: str) -> dict[str, Any]:
+def problem_answer(description: str) -> dict[str, Any]:
+    """Describe an answer that is a problem, for the OpenAPI document."""
     return {
         "description": description,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 
 
-_EVERYWHERE: dict[int | str, dict[str, Any]] = {
-    401: _problem("no token, or an unknown one"),
-    403: _problem("a token without the scope 'reco'"),
-    422: _problem("a malformed request; `errors` names every fault"),
-    500: _problem("the service failed; nothing is said of why"),
-    503: _problem("no bundle is live yet"),
+EVERYWHERE: dict[int | str, dict[str, Any]] = {
+    401: problem_answer("no token, or an unknown one"),
+    403: problem_answer("a token without the scope 'reco'"),
+    422: problem_answer("a malformed request; `errors` names every fault"),
+    500: problem_answer("the service failed; nothing is said of why"),
+    503: problem_answer("no bundle is live yet"),
 }
-_WITH_BODY: dict[int | str, dict[str, Any]] = {
-    400: _problem("the body is not strict JSON"),
-    413: _problem("the body is larger than 1 MiB"),
-    415: _problem("the content type is not application/json"),
+WITH_BODY: dict[int | str, dict[str, Any]] = {
+    400: problem_answer("the body is not strict JSON"),
+    413: problem_answer("the body is larger than 1 MiB"),
+    415: problem_answer("the content type is not application/json"),
 }
 
 v1 = APIRouter(
@@ -83,7 +86,7 @@ v1 = APIRouter(
     tags=["v1"],
     route_class=GuardedRoute,
     dependencies=[Depends(bearer)],
-    responses=_EVERYWHERE,
+    responses=EVERYWHERE,
 )
 
 
@@ -91,9 +94,9 @@ v1 = APIRouter(
     "/recommend",
     response_model=RecommendAnswer,
     responses={
-        **_WITH_BODY,
+        **WITH_BODY,
         200: {"headers": _DISCLOSED_SLATE, "description": "a slate"},
-        404: _problem("a user id above the range, or an unknown model"),
+        404: problem_answer("a user id above the range, or an unknown model"),
     },
 )
 async def recommend_items(request: Request, body: RecommendBody) -> Response:
@@ -107,6 +110,7 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     live = live_of(services)
     slate, plan = _slate(body, live, services, deadline, ("body",))
     answer = {"request_id": request.state.request_id, "bundle": live.bundle_id, **_described(slate, plan)}
+    _log_shown(request, body.user_id, slate, plan, live)
     return slate_response(request, answer, slate, plan, live)
 
 
@@ -114,7 +118,7 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     "/recommend:batch",
     response_model=BatchAnswer,
     responses={
-        **_WITH_BODY,
+        **WITH_BODY,
         200: {"headers": _DISCLOSED, "description": "an outcome for every query, in order"},
     },
 )
@@ -138,7 +142,8 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
     for number, raw in enumerate(body.queries):
         place = ("body", "queries", number)
         try:
-            slate, plan = _slate(_query(raw, place), live, services, deadline, place)
+            query = _query(raw, place)
+            slate, plan = _slate(query, live, services, deadline, place)
         except _Malformed as error:
             results.append({"problem": problem_of(error.faults, request_id)})
         except RequestError as error:
@@ -147,6 +152,7 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
             degraded.update(dict.fromkeys(slate.degraded))
             described = _described(slate, plan)
             results.append({"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}})
+            _log_shown(request, query.user_id, slate, plan, live, number)
         if deadline.now() - turn_began > _TURN_S:
             await asyncio.sleep(0)
             turn_began = deadline.now()
@@ -164,16 +170,16 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
     "/similar",
     response_model=SimilarAnswer,
     responses={
-        **_WITH_BODY,
+        **WITH_BODY,
         200: {"headers": _DISCLOSED, "description": "neighbours, nearest first"},
-        404: _problem("an unknown item or model"),
+        404: problem_answer("an unknown item or model"),
     },
 )
 async def similar_items(request: Request, body: SimilarBody) -> Response:
     """Name the items nearest to an item, as one model sees them."""
     services, deadline = services_of(request), deadline_of(request)
     live = live_of(services)
-    _check_kind(body.item_id, live.bundle.manifest.item_id_kind, ("body", "item_id"))
+    check_kind(body.item_id, live.bundle.manifest.item_id_kind, ("body", "item_id"))
     k = _k(body.k, services, ("body",))
     model = live.resolve(body.model)
     began = deadline.now()
@@ -241,7 +247,7 @@ def _slate(
     if asked.user_id is None and asked.history is None:
         raise InvalidRequest((*place, "user_id"), "missing", "Give a user_id or a history")
     if asked.user_id is not None:
-        _check_kind(asked.user_id, manifest.user_id_kind, (*place, "user_id"))
+        check_kind(asked.user_id, manifest.user_id_kind, (*place, "user_id"))
         if isinstance(asked.user_id, int) and asked.user_id > services.settings.max_user_id:
             raise UserNotFound(asked.user_id)
     plan = plan_for(asked.model, live)
@@ -279,7 +285,8 @@ def _k(asked: int | None, services: Services, place: Place) -> int:
     return asked
 
 
-def _check_kind(given: int | str, kind: IdKind, place: Place) -> None:
+def check_kind(given: int | str, kind: IdKind, place: Place) -> None:
+    """Raise InvalidRequest for an id of the other kind than the bundle's."""
     if isinstance(given, int) != (kind == "int64"):
         wanted, error = ("an integer", "int_type") if kind == "int64" else ("a string", "string_type")
         raise InvalidRequest(place, error, f"Input should be {wanted}: the live bundle's ids are")
@@ -287,10 +294,31 @@ def _check_kind(given: int | str, kind: IdKind, place: Place) -> None:
 
 def _check_kinds(given: Iterable[int | str], kind: IdKind, place: Place) -> None:
     for number, identifier in enumerate(given):
-        _check_kind(identifier, kind, (*place, number))
+        check_kind(identifier, kind, (*place, number))
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
+
+
+def _log_shown(
+    request: Request,
+    user_id: UserId | None,
+    slate: Slate,
+    plan: Plan,
+    live: LiveBundle,
+    part: int | None = None,
+) -> None:
+    """Leave an answer's impression to the event log, where there is one."""
+    log = services_of(request).events
+    if log is not None:
+        deadline = deadline_of(request)
+        seconds = deadline.now() - deadline.started_at
+        request_id: str = request.state.request_id
+        log.emit(
+            Impression(
+                time.time(), request_id, user_id, live.bundle_id, plan.model, slate, seconds, part=part
+            )
+        )
 
 
 def _described(slate: Slate, plan: Plan) -> dict[str, Any]:

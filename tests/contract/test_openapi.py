@@ -160,6 +160,9 @@ GOOD: dict[str, Any] = {
     "/v1/recommend": {"user_id": 100},
     "/v1/recommend:batch": {"queries": [{"user_id": 100}]},
     "/v1/similar": {"item_id": 10},
+    "/v1/events": {
+        "events": [{"event_id": "e-1", "type": "view", "user_id": 100, "item_id": 10, "timestamp_ms": 1}]
+    },
     "/api/v1/recommend_for_user": {"user_id": 100},
     "/api/v1/recommend_bruteforce": {"user_id": 100},
     "/recommend_bruteforce": {"user_id": 100},
@@ -225,10 +228,11 @@ RECIPES: dict[str, Recipe] = {
 
 
 async def test_every_documented_error_is_produced_in_its_documented_shape(
-    artifacts: Path, document: Document
+    artifacts: Path, document: Document, tmp_path: Path
 ) -> None:
     settings = settings_for(
         artifacts,
+        events_dir=tmp_path,
         profiles=PROFILES,
         tokens=f"shop:{BEARER['Authorization'].split()[1]},ops:{ADMIN_ONLY}:admin",
     )
@@ -258,8 +262,10 @@ async def test_every_documented_error_is_produced_in_its_documented_shape(
     assert produced == set(RECIPES)
 
 
-async def test_every_documented_answer_fits_its_schema(artifacts: Path, document: Document) -> None:
-    async with running(settings_for(artifacts, profiles=PROFILES)) as (_, client):
+async def test_every_documented_answer_fits_its_schema(
+    artifacts: Path, document: Document, tmp_path: Path
+) -> None:
+    async with running(settings_for(artifacts, profiles=PROFILES, events_dir=tmp_path)) as (_, client):
         for path, method, operation in operations(document):
             answer = await client.request(**_good(path, method))
             assert answer.status_code == 200, (path, answer.text)
