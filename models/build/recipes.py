@@ -13,7 +13,7 @@ from models.build.tuning import Axis
 from models.data.dataset import Dataset
 from models.ease import ease
 from models.event_weights import recency_of
-from models.knn import item_knn
+from models.knn import item_knn, user_knn
 from models.knn.truncation import narrowed
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
@@ -155,6 +155,24 @@ def _ease_lacks(dataset: Dataset) -> str | None:
     return None if n <= ease.MAX_ITEMS else f"{n} items with events; EASE takes up to {ease.MAX_ITEMS}"
 
 
+def _user_knn_axes(dataset: Dataset) -> tuple[Axis, ...]:
+    return (
+        *_recency(dataset, "half_life", (5, 2)),
+        Axis("neighbours", (25, 50, 100, 200, 400), (200,)),
+        Axis("idf", (True, False)),
+        *_weights(dataset),
+    )
+
+
+def _user_knn_lacks(dataset: Dataset) -> str | None:
+    n = len(np.unique(dataset.user_rows))
+    return (
+        None
+        if n <= user_knn.MAX_USERS
+        else f"{n} users with events; user-kNN takes up to {user_knn.MAX_USERS}"
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "popular": Recipe(
         popularity.Config,
@@ -190,6 +208,14 @@ RECIPES: dict[str, Recipe] = {
         lacks=_ease_lacks,
         fit_of=lambda config: replace(config, history_half_life=None, width=config.width and WIDEST),
         refined=_as_configured,
+    ),
+    "userknn": Recipe(
+        user_knn.Config,
+        user_knn.train,
+        axes=_user_knn_axes,
+        fits=lambda data: _scaled(6, 3, 4e7 / max(float(data.n_users), 1.0) ** 2),
+        start=lambda _: user_knn.Config(),
+        lacks=_user_knn_lacks,
     ),
 }
 """In the order they are trained and shown."""

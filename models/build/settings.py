@@ -104,23 +104,31 @@ def _checked(where: str, kind: Any, value: Any) -> Any:
     """A TOML value as the type a field declares: the few that configurations use."""
     if isinstance(kind, types.UnionType):  # `X | None`: TOML has no null, so what is there is an X
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if not _fits(kind, value):
+        raise InputError(f"{where}: must be {_expected(kind)}, found {value!r}")
+    if kind is float:
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(kind: Any, value: Any) -> bool:
     if typing.get_origin(kind) is typing.Literal:
-        if value in typing.get_args(kind):
-            return value
-        expected = f"one of {', '.join(map(str, typing.get_args(kind)))}"
-    elif typing.get_origin(kind) is tuple:
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            return tuple(value)
-        expected = "a list of text"
-    elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        expected = "a number"
-    else:
-        if isinstance(value, kind) and not isinstance(value, bool):
-            return value
-        expected = "a whole number" if kind is int else f"a {kind.__name__}"
-    raise InputError(f"{where}: must be {expected}, found {value!r}")
+        return value in typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _expected(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if typing.get_origin(kind) is tuple:
+        return "a list of text"
+    return {bool: "true or false", float: "a number", int: "a whole number"}[kind]
 
 
 def _toml(value: Any) -> str:
@@ -129,7 +137,7 @@ def _toml(value: Any) -> str:
         return f'"{escaped}"'
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(part) for part in value)}]"
-    return repr(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _toml_key(key: str) -> str:

@@ -8,7 +8,7 @@ from models.als import als
 from models.build.recipes import RECIPES
 from models.build.settings import read_settings, write_settings
 from models.ease import ease
-from models.knn import item_knn
+from models.knn import item_knn, user_knn
 from models.popularity import popularity
 from service.errors import InputError
 
@@ -19,6 +19,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "als": als.Config(factors=96, alpha=0.5, half_life=3),
         "knn": item_knn.Config(weighting="bm25", history_half_life=2.5),
         "ease": ease.Config(width=400),
+        "userknn": user_knn.Config(idf=False),
     }
     file = tmp_path / "new" / "settings.toml"
     write_settings(file, configs)
@@ -59,6 +60,7 @@ def test_what_a_section_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[als]\nalpha = nan", r"\[als\] alpha: must be a number, found nan"),
         ('[knn]\nweighting = "idf"', r"\[knn\] weighting: must be one of cosine, tfidf, bm25"),
         ('[popular]\nsegments = "age"', r"\[popular\] segments: must be a list of text"),
+        ("[userknn]\nidf = 1", r"\[userknn\] idf: must be true or false, found 1"),
         ("reader = 3", "reader: must be text"),
         ("columns = 3", r"\[columns\]"),
         ("[avatars]\nme = 3", r"\[avatars\]: must map names to lists"),
