@@ -60,6 +60,11 @@ def listen(bound: list[socket.socket]) -> None:
         raise _unusable(host, port, error) from None
 
 
+def bind_again(family: int, address: Address) -> socket.socket:
+    """Bind one more socket beside siblings. It gets no connections until its worker listens. Raises OSError."""
+    return _bound(family, address)
+
+
 def _refuse_if_taken(family: int, address: Address) -> Address:
     """Raise OSError if anybody listens there; else the address with its port chosen.
 

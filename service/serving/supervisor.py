@@ -25,6 +25,7 @@ from pathlib import Path
 from service.api.auth import Gate
 from service.bundle.store import ArtifactStore
 from service.errors import RecoError
+from service.serving.listeners import Address, bind_again
 from service.serving.reload import Published, Stamp, load_published
 from service.serving.worker import READY, WORN, Seat, run_worker
 from service.settings import Settings
@@ -70,6 +71,7 @@ class Supervisor:
     _due: dict[int, float] = field(default_factory=dict)
     """Slot -> when to fork for it, seconds on the monotonic clock."""
     _not_taken_up: Stamp | None = None
+    _addresses: list[tuple[int, Address]] = field(default_factory=list)
     _shared: Path = field(default_factory=Path)
     _lifeline: int = -1
     _keep: int = -1
@@ -82,6 +84,9 @@ class Supervisor:
             _pipe() as (self._lifeline, self._keep),
             _heard(self._signals.append) as self._wakeup,
         ):
+            self._addresses = [
+                (group[0].family, group[0].getsockname()) for group in (self.listeners, self.admin) if group
+            ]
             try:
                 for slot in range(len(self.listeners)):
                     self._fork(slot)
@@ -197,6 +202,10 @@ class Supervisor:
                     self._stop(1)
                     return
                 at += _BACK_OFF_S
+                # Nobody will accept here for a while: let the kernel give connections to the others.
+                for group in (self.listeners, self.admin):
+                    for listener in group[worker.slot : worker.slot + 1]:
+                        listener.close()
         self._due[worker.slot] = at
 
     def _fill(self) -> None:
@@ -207,7 +216,19 @@ class Supervisor:
                 if self._stop_at is None and not any(
                     other.slot == slot and not other.retiring for other in self._workers.values()
                 ):
-                    self._fork(slot)
+                    try:
+                        self._reopen(slot)
+                    except OSError as error:
+                        self.say(f"cannot listen for worker {slot}: {error.strerror}")
+                        self._due[slot] = time.monotonic() + _BACK_OFF_S
+                    else:
+                        self._fork(slot)
+
+    def _reopen(self, slot: int) -> None:
+        """Bind a slot's sockets again if they were closed while it could not be filled; its worker will listen."""
+        for group, (family, address) in zip((self.listeners, self.admin), self._addresses, strict=False):
+            if group[slot].fileno() < 0:
+                group[slot] = bind_again(family, address)
 
     def _fork(self, slot: int, *, successor_of: int | None = None) -> None:
         self._take_up_newest()
