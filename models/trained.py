@@ -18,9 +18,11 @@ class TrainedModel:
 
     factors: item_rows int32 (n,) unique; item_vectors float32 (n, dim); user_rows int32 (m,) ascending;
         user_vectors float32 (m, dim). Items and users without a vector are left out; no vector is zero. With
-        `parameters["fold_in"] = {"regularization": float, "alpha": float}` users are solved from their history.
+        `parameters["fold_in"] = {"regularization": float, "alpha": float}` users are solved from their history;
+        with `"half_life"` too, an item's confidence halves for every so many items that came after it.
     item_item: either `dense` float32 (n_items, n_items), or CSR rows `indptr` int64 (n_items + 1,),
-        `indices` int32 (nnz,), `weights` float32 (nnz,). score(user, j) = sum over i in history of W[i, j].
+        `indices` int32 (nnz,), `weights` float32 (nnz,). score(user, j) = sum over i in history of W[i, j],
+        each weighted by 2^(-items that came after i / h) where `parameters["history_half_life"]` = h is set.
     popular: CSR by segment, `indptr` int64 (n_segments + 1,), `items` int32, `scores` float32 descending in a
         segment. Segment 0 is everybody and lists every item of the catalogue once. `user_segment` int32 (n_users,),
         0 where unknown. `parameters["segments"]` names the segments.
