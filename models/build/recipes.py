@@ -138,16 +138,29 @@ def _ease_axes(dataset: Dataset) -> tuple[Axis, ...]:
     widths = () if dataset.n_items <= ease.DENSE_ITEMS else (Axis("width", (50, 100, 200, 400, WIDEST)),)
     return (
         *_recency(dataset, "history_half_life", (20, 5, 2)),
-        Axis("regularization", (10.0, 30.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 5000.0), (100.0, 2000.0)),
+        Axis(
+            "regularization",
+            (10.0, 30.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 5000.0),
+            (100.0, 500.0, 2000.0),
+        ),
         *_recency(dataset, "half_life", (20,)),
         *widths,
     )
 
 
 def _pairs_of_items(dataset: Dataset) -> float:
-    """How many item pairs users make: what item-to-item counting costs."""
+    """What comparing items costs: the pairs that users make, and picking neighbours among all."""
     per_user = np.bincount(dataset.user_rows, minlength=1).astype(np.float64)
-    return float((per_user**2).sum())
+    return float((per_user**2).sum()) + 8.0 * dataset.n_items**2
+
+
+def _ease_start(dataset: Dataset) -> ease.Config:
+    """Few events an item want less pull; a wide catalogue keeps the strongest weights only."""
+    events_per_item = len(dataset) / max(dataset.n_items, 1)
+    return ease.Config(
+        regularization=500.0 if events_per_item >= 30 else 100.0,
+        width=400 if dataset.n_items > ease.DENSE_ITEMS else None,
+    )
 
 
 def _ease_lacks(dataset: Dataset) -> str | None:
@@ -203,8 +216,8 @@ RECIPES: dict[str, Recipe] = {
         ease.Config,
         ease.train,
         axes=_ease_axes,
-        fits=lambda data: _scaled(9, 1, 2e11 / max(float(data.n_items), 1.0) ** 3),
-        start=lambda data: ease.Config(width=400 if data.n_items > ease.DENSE_ITEMS else None),
+        fits=lambda data: _scaled(9, 1, 7e11 / max(float(data.n_items), 1.0) ** 3),
+        start=_ease_start,
         lacks=_ease_lacks,
         fit_of=lambda config: replace(config, history_half_life=None, width=config.width and WIDEST),
         refined=_as_configured,

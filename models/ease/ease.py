@@ -84,7 +84,8 @@ def solve(matrix: Any, regularization: float) -> npt.NDArray[np.float32]:
     gram = (matrix.T @ matrix).toarray()
     # Single precision is enough for the ranking and halves memory where memory is what limits.
     small = len(gram) <= DENSE_ITEMS
-    gram = np.asfortranarray(gram, dtype=np.float64 if small else np.float32)
+    # Symmetric, so its transpose, a Fortran-ordered view, saves LAPACK a copy.
+    gram = np.asarray(gram.T, dtype=np.float64 if small else np.float32, order="F")
     gram[np.diag_indices_from(gram)] += regularization
     factorize, invert = (lapack.dpotrf, lapack.dpotri) if small else (lapack.spotrf, lapack.spotri)
     factor, failed = factorize(gram, lower=1, overwrite_a=1)
