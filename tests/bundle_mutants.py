@@ -1,10 +1,10 @@
 """Random damage to bundles, seeded: what is refused, what still answers, and that nothing crashes.
 
-    python tests/bundle_mutants.py --mutants 10000 --index-mutants 2000
+    python tests/bundle_mutants.py --mutants 10000 --index-mutants 2000 --content-mutants 2000
 
-Mutants of bytes (truncate, flip, zero, swap two files) must all be refused: the hashes tell. Mutants of the index are
-signed again, so only the checks behind the hash stand before native code: each must be refused or answer. They run in a
-child process whose death is counted as a crash.
+Mutants of bytes (truncate, flip, zero, swap two files) must all be refused: the hashes tell. Signed mutants have the
+hashes made right again, so only the checks behind them stand before the service and its native code: each must be
+refused or answer every user by every model. They run in a child process whose death is counted as a crash.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 from factories import tiny_dataset, trained_models, write_tiny_bundle
-from forgery import forge, manifest_of
+from forgery import array_of, forge, manifest_of, sign
 
 from service.bundle.manifest import MANIFEST
 from service.bundle.reader import load_bundle
+from service.domain import Deadline, Plan, Query
 from service.errors import BundleRefused
-from service.recommender.filters import EVERYTHING
 from service.recommender.live import go_live
-from service.recommender.user_state import UserState
+from service.recommender.pipeline import recommend
 
 INDEX = "als/index.hnsw"
 SLOWEST_ALLOWED_S = 2.0
@@ -106,12 +107,15 @@ def run_byte_mutants(folder: Path, count: int, seed: int) -> dict[str, object]:
     }
 
 
-def run_index_mutants(count: int, seed: int) -> dict[str, int]:
-    """Run signed mutants of the index in child processes; returns how many were refused, answered, and crashed."""
+def run_signed_mutants(target: str, count: int, seed: int) -> dict[str, int]:
+    """Run signed mutants in child processes; returns how many were refused, answered, and crashed.
+
+    target: `index`, or `content` for the arrays, the JSON files and the manifest's values.
+    """
     found: Counter[str] = Counter()
     done = 0
     while done < count:
-        command = [sys.executable, __file__, "--child", str(done), str(count), str(seed)]
+        command = [sys.executable, __file__, "--child", target, str(done), str(count), str(seed)]
         child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         outcomes = child.stdout.split()
         found.update(outcomes)
@@ -119,22 +123,74 @@ def run_index_mutants(count: int, seed: int) -> dict[str, int]:
         if child.returncode != 0:
             found["crashed"] += 1
             last = child.stderr.strip().rpartition("\n")[2]
-            sys.stderr.write(f"index mutant {done}: exit {child.returncode} {last}\n")
+            sys.stderr.write(f"{target} mutant {done}: exit {child.returncode} {last}\n")
             done += 1
     return {"mutants": count, **{outcome: found[outcome] for outcome in ("refused", "answered", "crashed")}}
 
 
-def _child(first: int, end: int, seed: int) -> None:
+def _child(target: str, first: int, end: int, seed: int) -> None:
     """Print `refused` or `answered` for each mutant from `first` on, as soon as it is known."""
     with tempfile.TemporaryDirectory() as folder:
-        data = tiny_dataset(60, 400, events_per_user=20)
+        data = tiny_dataset(60, 400, events_per_user=20) if target == "index" else tiny_dataset(20, 40)
         bundle = write_tiny_bundle(Path(folder), dataset=data, models=trained_models(data), index="hnsw")
-        sound = (bundle / INDEX).read_bytes()
+        document = manifest_of(bundle)
+        contents = {name: (bundle / name).read_bytes() for name in document["files"]}
         for number in range(first, end):
-            raw = _index_mutant(sound, random.Random(f"{seed}/{number}"))
-            bundle = forge(bundle, {INDEX: raw})
+            draw = random.Random(f"{seed}/{number}")
+            if target == "index":
+                bundle = forge(bundle, {INDEX: _index_mutant(contents[INDEX], draw)})
+            else:
+                bundle = _content_mutant(bundle, document, contents, draw)
             sys.stdout.write(f"{_outcome(bundle)}\n")
             sys.stdout.flush()
+
+
+def _content_mutant(
+    bundle: Path, document: dict[str, Any], contents: dict[str, bytes], draw: random.Random
+) -> Path:
+    """Put everything back, then change one array, one JSON file or one value of the manifest, and sign."""
+    for name, raw in contents.items():
+        (bundle / name).write_bytes(raw)
+    bundle = sign(bundle, document)
+    if draw.random() < 0.3:
+        changed = orjson.loads(orjson.dumps(document))
+        _change_value({"manifest": changed}, draw)
+        return sign(bundle, changed)
+    name = draw.choice([name for name in contents if name != INDEX])
+    if name.endswith(".json"):
+        wrapped = {"document": orjson.loads(contents[name])}
+        _change_value(wrapped, draw)
+        return forge(bundle, {name: orjson.dumps(wrapped["document"])})
+    array = array_of(bundle, name)
+    if draw.random() < 0.2:
+        cut = draw.randrange(len(array) + 1)
+        return forge(bundle, {name: array[:cut] if draw.random() < 0.5 else array[cut:].copy()})
+    for _ in range(draw.choice((1, 1, 2, 8))):
+        place = draw.randrange(array.size)
+        if array.dtype.kind == "f":
+            array.flat[place] = draw.choice((0.0, -1.0, 1e-40, 1e-20, 1e10, 1e30, draw.gauss(0, 1)))
+        else:
+            most = np.iinfo(array.dtype)
+            array.flat[place] = draw.choice((0, 1, 2, 19, 20, 39, 40, most.min, most.max, draw.randrange(64)))
+    return forge(bundle, {name: array})
+
+
+def _change_value(document: Any, draw: random.Random) -> None:
+    """Replace, remove or repeat one value somewhere below a JSON object."""
+    here, key = document, next(iter(document))
+    while isinstance(here[key], (dict, list)) and here[key] and draw.random() < 0.85:
+        here = here[key]
+        key = draw.choice(list(here) if isinstance(here, dict) else range(len(here)))
+    if here is document:
+        return
+    if draw.random() < 0.2:
+        del here[key]
+    elif isinstance(here, list) and draw.random() < 0.3:
+        here.append(here[key])
+    else:
+        here[key] = draw.choice(
+            (None, 0, 1, -1, 7, 10**12, 0.5, 1e308, "", "x", "als", [], [0], {}, {"a": 1}, True)
+        )
 
 
 def _index_mutant(sound: bytes, draw: random.Random) -> bytes:
@@ -157,13 +213,12 @@ def _outcome(bundle: Path) -> str:
         live = go_live(load_bundle(bundle), retriever="hnsw")
     except BundleRefused:
         return "refused"
-    model = live.resolve("als")
-    for row in range(len(live.bundle.user_ids)):
-        answer = model.retriever.retrieve(
-            UserState(row, live.bundle.history_of(row), live=False), 10, EVERYTHING
-        )
-        if answer is not None:
-            assert len(np.unique(answer.item_rows)) == len(answer.item_rows) == 10
+    for name in live.models:
+        for user_id in [None, *live.bundle.user_ids.take(np.arange(len(live.bundle.user_ids)))]:
+            for history in (None, tuple(live.bundle.item_ids.take(np.arange(0, 30, 7)))):
+                slate = recommend(Query(user_id, 10, history), Plan(name), live, Deadline.none())
+                assert len(set(slate.item_ids)) == len(slate.item_ids) == 10
+                assert np.isfinite(slate.scores).all()
     return "answered"
 
 
@@ -174,18 +229,22 @@ def main() -> int:
     )
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--index-mutants", type=int, default=2_000)
+    parser.add_argument("--content-mutants", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        _child(*args.child)
+        target, first, end, seed = args.child
+        _child(target, int(first), int(end), int(seed))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         of_bytes = run_byte_mutants(Path(folder), args.mutants, args.seed)
-    of_index = run_index_mutants(args.index_mutants, args.seed)
-    sys.stdout.write(orjson.dumps({"bytes": of_bytes, "index": of_index}).decode() + "\n")
+    of_index = run_signed_mutants("index", args.index_mutants, args.seed)
+    of_content = run_signed_mutants("content", args.content_mutants, args.seed)
+    found = {"bytes": of_bytes, "index": of_index, "content": of_content}
+    sys.stdout.write(orjson.dumps(found).decode() + "\n")
     slow = float(str(of_bytes["slowest_s"])) > SLOWEST_ALLOWED_S
-    return int(bool(of_bytes["accepted"]) or of_index["crashed"] > 0 or slow)
+    return int(bool(of_bytes["accepted"]) or of_index["crashed"] + of_content["crashed"] > 0 or slow)
 
 
 if __name__ == "__main__":

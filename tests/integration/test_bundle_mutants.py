@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bundle_mutants import run_byte_mutants, run_index_mutants
+import pytest
+from bundle_mutants import run_byte_mutants, run_signed_mutants
 
 N_MUTANTS = int(os.environ.get("RECO_TEST_MUTANTS", "1000"))
-N_INDEX_MUTANTS = int(os.environ.get("RECO_TEST_INDEX_MUTANTS", "200"))
+N_SIGNED_MUTANTS = int(os.environ.get("RECO_TEST_SIGNED_MUTANTS", "150"))
 
 
 def test_every_mutant_of_the_bytes_is_refused_and_none_crashes(tmp_path: Path) -> None:
@@ -17,9 +18,10 @@ def test_every_mutant_of_the_bytes_is_refused_and_none_crashes(tmp_path: Path) -
     assert found["refused"] == N_MUTANTS
 
 
-def test_every_signed_mutant_of_the_index_is_refused_or_answers(tmp_path: Path) -> None:
-    found = run_index_mutants(N_INDEX_MUTANTS, seed=1)
+@pytest.mark.parametrize("target", ["index", "content"])
+def test_every_signed_mutant_is_refused_or_answers(target: str) -> None:
+    found = run_signed_mutants(target, N_SIGNED_MUTANTS, seed=1)
     assert found["crashed"] == 0
-    assert found["refused"] + found["answered"] == N_INDEX_MUTANTS
+    assert found["refused"] + found["answered"] == N_SIGNED_MUTANTS
     assert found["refused"] > 0
     assert found["answered"] > 0
