@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import sys
+from types import FrameType
+from typing import NoReturn
 from urllib.parse import quote
 
 import numpy as np
@@ -29,6 +32,8 @@ def serve(settings: Settings, *, supervised: bool = True) -> int:
     Raises InputError (no token, no place for events, port in use, nothing published) and BundleRefused, before
     anything is forked.
     """
+    # The first process of a container has no default actions: without a handler it could not be stopped while loading.
+    signal.signal(signal.SIGTERM, _leave)
     Gate(settings)
     if settings.events_dir is not None:
         take_series(settings.events_dir, 0).release()
@@ -75,6 +80,10 @@ def ready_line(
         f"reco: ready on {url}{beside}: bundle {live.bundle_id}, models {models}, "
         f"{workers} worker{'s' if workers > 1 else ''}; try: curl{token} {url}/reco/default/{user}"
     )
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _say(message: str) -> None:

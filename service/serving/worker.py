@@ -88,7 +88,7 @@ class WorkerServer(uvicorn.Server):
         self._settings, self._published, self._seat = settings, published, seat
         self._stop = asyncio.Event()
         self._retiring = False
-        self._wear = _wear(settings.max_requests)
+        self._wear = wear_of(settings.max_requests)
         self._admin_state = ServingState()
         self._admin_servers: list[asyncio.AbstractServer] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -219,7 +219,7 @@ class WorkerServer(uvicorn.Server):
         self._reloader.check_now()
 
 
-def _wear(max_requests: int) -> int | None:
+def wear_of(max_requests: int) -> int | None:
     """Requests after which this worker wears out: spread by a tenth, so that no two do at once."""
     if not max_requests:
         return None

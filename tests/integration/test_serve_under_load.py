@@ -16,8 +16,8 @@ from served import Load, Served, served, wait_for
 from service.bundle.store import ArtifactStore
 
 USERS = list(range(100, 250, 3))
-STOPS = 5
-RELOADS = 12
+STOPS = 4
+RELOADS = 8
 
 
 @pytest.fixture(scope="module")
