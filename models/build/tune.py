@@ -16,7 +16,7 @@ from models.data.splits import Split, global_time
 from models.trained import TrainedModel
 
 MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
-MAX_EXAMINED = {"quick": 2_000, "full": 10_000}
+MAX_EXAMINED = {"quick": 1_500, "full": 10_000}
 LEAST_USERS = 30
 """Fewer held-out users are no exam of any kind."""
 _FITS_KEPT = 2
