@@ -1,0 +1,1 @@
+"""Faults done to a real service from outside, and what became of the promises meanwhile."""
