@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,10 +24,11 @@ from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
 from service.domain import Clock
 from service.errors import InputError
-from service.events.log import EventLog, LogOptions
+from service.events.log import EventLog, LogOptions, Say
 from service.events.metrics import EventCounts
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
+from service.state.open import open_history
 from service.telemetry import FLUSH_PERIOD_S, Telemetry
 
 _TOKENS_POLL_S = 1.0
@@ -76,6 +78,8 @@ def create_app(
         services.log.start()
         if services.events is not None:
             services.events.start()
+        if services.history is not None:
+            await services.history.start()
         assert isinstance(app, RecoApp)
         framework = super(RecoApp, app).__call__
         app.state.services = services
@@ -91,6 +95,8 @@ def create_app(
             await asyncio.gather(*tasks, return_exceptions=True)
             if services.events is not None:
                 await services.events.close()
+            if services.history is not None:
+                await services.history.close()
             services.flush_counts()
             app.hot = app.observed = None
             services.log.stop()
@@ -125,10 +131,16 @@ def _build(settings: Settings, clock: Clock) -> Services:
     )
     telemetry = Telemetry(budget_s=settings.budget_s, worker_slot=settings.worker_slot)
     gate = Gate(settings)
-    return Services(settings, gate, telemetry, log, clock, events=_event_log(settings, telemetry, log))
+
+    def say(level: str, message: str, **fields: Any) -> None:
+        log.event(time.time(), level, message, **fields)
+
+    history = open_history(settings, telemetry, say)
+    events = _event_log(settings, telemetry, say)
+    return Services(settings, gate, telemetry, log, clock, events=events, history=history)
 
 
-def _event_log(settings: Settings, telemetry: Telemetry, log: AccessLog) -> EventLog | None:
+def _event_log(settings: Settings, telemetry: Telemetry, say: Say) -> EventLog | None:
     if settings.events_dir is None:
         return None
     options = LogOptions(
@@ -142,7 +154,7 @@ def _event_log(settings: Settings, telemetry: Telemetry, log: AccessLog) -> Even
         EventCounts(telemetry),
         slot=settings.worker_slot or 0,
         options=options,
-        say=lambda level, message, **fields: log.event(time.time(), level, message, **fields),
+        say=say,
     )
 
 

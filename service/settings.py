@@ -145,6 +145,24 @@ class Settings(BaseSettings):
     events_wait_ms: float = Field(
         2000.0, gt=0, le=60_000, description="how long events may wait for the disk before they are a 503"
     )
+    history: Literal["off", "memory", "sqlite", "redis"] = Field(
+        "off", description="where to keep what users did since the bundle was built"
+    )
+    history_path: Path | None = Field(None, description="file of RECO_HISTORY=sqlite, on a local disk")
+    history_length: int = Field(200, ge=1, le=2000, description="newest items kept of a user")
+    history_ttl_s: float = Field(
+        30 * 86_400.0, gt=0, le=10 * 365 * 86_400.0,
+        description="how long after a user's last event their history is forgotten",
+    )  # fmt: skip
+    history_users: int = Field(
+        50_000, ge=1, description="most users that RECO_HISTORY=memory keeps; the least recent goes first"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="redis://[user:password@]host:port/db, rediss://… or unix:///path.sock?db=0"
+    )
+    redis_timeout_ms: float = Field(
+        10.0, gt=0, le=10_000, description="most that a request waits for Redis, its own budget permitting"
+    )
     max_requests: int = Field(
         0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )
@@ -173,6 +191,14 @@ class Settings(BaseSettings):
     def _k_within_k_max(self) -> Self:
         if self.k > self.k_max:
             raise ValueError(f"RECO_K={self.k} is above RECO_K_MAX={self.k_max}")
+        return self
+
+    @model_validator(mode="after")
+    def _history_has_a_place(self) -> Self:
+        if self.history == "sqlite" and self.history_path is None:
+            raise ValueError("RECO_HISTORY=sqlite needs RECO_HISTORY_PATH")
+        if self.history == "redis" and self.redis_url is None:
+            raise ValueError("RECO_HISTORY=redis needs RECO_REDIS_URL")
         return self
 
     @property

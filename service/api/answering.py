@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,6 +17,10 @@ from service.domain import Deadline, Plan, Query, Slate
 from service.errors import NotReady, RequestError
 from service.recommender.live import LiveBundle
 from service.recommender.pipeline import recommend
+from service.state.history import NOTHING, Recent
+
+_HISTORY = ("history",)
+"""Named in `degraded` where a user's recent history could not be read."""
 
 
 def live_of(services: Services) -> LiveBundle:
@@ -27,11 +31,40 @@ def live_of(services: Services) -> LiveBundle:
     return live
 
 
-def slate_for(query: Query, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline) -> Slate:
+async def recent_of(queries: Sequence[Query], services: Services, deadline: Deadline) -> list[Recent]:
+    """What the users did since the bundle was built; nothing for a query that brings its own history."""
+    recents = [NOTHING] * len(queries)
+    if services.history is not None:
+        asked = [n for n, query in enumerate(queries) if query.user_id is not None and query.history is None]
+        users = [user_id for n in asked if (user_id := queries[n].user_id) is not None]
+        for n, recent in zip(asked, await services.history.recent_many(users, deadline), strict=True):
+            recents[n] = recent
+    return recents
+
+
+async def slate_of(
+    query: Query, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline
+) -> Slate:
+    """Run the line for one user, with what they did since the bundle was built. Raises as `slate_for`."""
+    (recent,) = await recent_of((query,), services, deadline)
+    return slate_for(query, plan, live, services, deadline, recent)
+
+
+def slate_for(
+    query: Query,
+    plan: Plan,
+    live: LiveBundle,
+    services: Services,
+    deadline: Deadline,
+    recent: Recent = NOTHING,
+) -> Slate:
     """Run the line and count its slate; a line that breaks is answered by what is popular, as one that is late is.
 
-    Raises RequestError for a query that can't be answered as asked.
+    `recent`: what the user did since the bundle was built. Raises RequestError for a query that can't be
+    answered as asked.
     """
+    if recent.items:
+        query = dataclasses.replace(query, recent=recent.items)
     try:
         slate = recommend(query, plan, live, deadline)
     except RequestError:
@@ -42,6 +75,8 @@ def slate_for(query: Query, plan: Plan, live: LiveBundle, services: Services, de
         )
         slate = recommend(query, Plan("popular"), live, deadline)
         slate = dataclasses.replace(slate, degraded=(*slate.degraded, "error"))
+    if recent.degraded:
+        slate = dataclasses.replace(slate, degraded=(*_HISTORY, *slate.degraded))
     services.telemetry.model(plan.model).slate(slate)
     return slate
 

@@ -108,6 +108,8 @@ async def append_events(request: Request, body: EventsBody) -> Response:
     most = services.settings.max_user_id
     feedback = [_feedback(event, n, manifest, most, received_ms) for n, event in enumerate(body.events)]
     result = await log.append(feedback)
+    if services.history is not None:  # duplicates too: the first time, this may not have been reached
+        await services.history.append(feedback)
     return Response(
         orjson.dumps({"accepted": result.accepted, "duplicates": result.duplicates}),
         media_type="application/json",

@@ -25,6 +25,7 @@ from service.errors import ModelNotFound, NotReady, RequestError
 from service.events.schema import Impression
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
+from service.state.history import NOTHING
 from service.telemetry import UNKNOWN_MODEL, ModelCounts
 
 PREFIX = "/reco/"
@@ -149,7 +150,7 @@ class RecoRoute:
         deadline = Deadline(s.settings.budget_s, clock=s.clock)
         asked = _Asked(scope)
         request_id = s.request_ids.of(asked.request_id)
-        answer = self._decide(asked, deadline, request_id)
+        answer = await self._decide(asked, deadline, request_id)
         slate = answer.slate
         headers = [
             *answer.headers,
@@ -165,12 +166,12 @@ class RecoRoute:
         await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else answer.body})
         self._account(asked, answer, deadline, request_id)
 
-    def _decide(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
+    async def _decide(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
         """Answer, whatever happens."""
         s = self._s
         try:
             if asked.method in _METHODS:
-                return self._answer(asked, deadline)
+                return await self._answer(asked, deadline)
             return self._other_method(asked)
         except RequestError as error:
             return self._refuse(fault_of(error, s.settings.missing_token_status), asked)
@@ -180,7 +181,7 @@ class RecoRoute:
             )
             return self._refuse(SERVER_ERROR, asked)
 
-    def _answer(self, asked: _Asked, deadline: Deadline) -> _Answer:
+    async def _answer(self, asked: _Asked, deadline: Deadline) -> _Answer:
         """Check token, user and model in the order the settings give, then k and the budget, then recommend."""
         s = self._s
         settings = s.settings
@@ -200,7 +201,8 @@ class RecoRoute:
         if asked.budget is not None:
             deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
         query = Query(user_id, k)
-        slate = slate_for(query, model.plan, live, s, deadline)
+        recent = NOTHING if s.history is None else await s.history.recent(user_id, deadline)
+        slate = slate_for(query, model.plan, live, s, deadline, recent)
         if type(user_id) is int:
             body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
         else:

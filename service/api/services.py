@@ -13,6 +13,7 @@ from service.domain import Clock
 from service.events.log import EventLog
 from service.recommender.live import LiveBundle
 from service.settings import Settings
+from service.state.history import UserHistory
 from service.telemetry import Telemetry
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -67,6 +68,8 @@ class Services:
     request_ids: RequestIds = field(default_factory=RequestIds)
     events: EventLog | None = None
     """None: RECO_EVENTS_DIR is not set, and nothing is logged."""
+    history: UserHistory | None = None
+    """None: RECO_HISTORY=off, and users are known as the bundle has them."""
 
     def flush_counts(self) -> None:
         """Carry what was counted since the last time to where a scrape finds it."""
@@ -74,3 +77,5 @@ class Services:
         self.telemetry.flush()
         if self.events is not None:
             self.events.flush_counts()
+        if self.history is not None:
+            self.history.flush_counts()

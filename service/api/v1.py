@@ -10,7 +10,15 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
-from service.api.answering import bundle_response, degraded_header, live_of, slate_for, slate_response
+from service.api.answering import (
+    bundle_response,
+    degraded_header,
+    live_of,
+    recent_of,
+    slate_for,
+    slate_of,
+    slate_response,
+)
 from service.api.error_handlers import Fault, fault_of
 from service.api.guarded import GuardedRoute, bearer, deadline_of, services_of
 from service.api.problems import MEDIA_TYPE, problem_of
@@ -37,6 +45,8 @@ from service.recommender.similar import similar
 PREFIX = "/v1"
 _TURN_S = 0.002
 """A batch lets other requests run after each such time."""
+_CHECKED_A_TURN = 8
+"""How many queries are checked between two looks at the clock."""
 
 _DISCLOSED: dict[str, Any] = {
     "X-Request-Id": {
@@ -108,7 +118,8 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     if body.budget_ms is not None:
         deadline.lower(body.budget_ms / 1000)
     live = live_of(services)
-    slate, plan = _slate(body, live, services, deadline, ("body",))
+    query, plan = _checked(body, live, services, ("body",))
+    slate = await slate_of(query, plan, live, services, deadline)
     answer = {"request_id": request.state.request_id, "bundle": live.bundle_id, **_described(slate, plan)}
     _log_shown(request, body.user_id, slate, plan, live)
     return slate_response(request, answer, slate, plan, live)
@@ -136,26 +147,24 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
         raise InvalidRequest(("body", "queries"), "too_long", f"List should have at most {most} items")
     live = live_of(services)
     request_id: str = request.state.request_id
-    results: list[dict[str, Any]] = []
+    turn = _Turn(deadline)
+    fit, faults = await _check_all(body, live, services, turn)
+    recents = await recent_of([query for _, query, _ in fit], services, deadline)
+    results: list[dict[str, Any]] = [{} for _ in body.queries]
     degraded: dict[str, None] = {}
-    turn_began = deadline.now()
-    for number, raw in enumerate(body.queries):
-        place = ("body", "queries", number)
+    for (number, query, plan), recent in zip(fit, recents, strict=True):
         try:
-            query = _query(raw, place)
-            slate, plan = _slate(query, live, services, deadline, place)
-        except _Malformed as error:
-            results.append({"problem": problem_of(error.faults, request_id)})
+            slate = slate_for(query, plan, live, services, deadline, recent)
         except RequestError as error:
-            results.append({"problem": problem_of([fault_of(error)], request_id)})
+            faults[number] = [fault_of(_placed(error, ("body", "queries", number)))]
         else:
             degraded.update(dict.fromkeys(slate.degraded))
             described = _described(slate, plan)
-            results.append({"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}})
+            results[number] = {"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}}
             _log_shown(request, query.user_id, slate, plan, live, number)
-        if deadline.now() - turn_began > _TURN_S:
-            await asyncio.sleep(0)
-            turn_began = deadline.now()
+        await turn.over()
+    for number, found in faults.items():
+        results[number] = {"problem": problem_of(found, request_id)}
     timings = (("batch", deadline.now() - deadline.started_at),)
     answer = {
         "request_id": request_id,
@@ -239,10 +248,49 @@ def _query(raw: Any, place: Place) -> RecommendQuery:
         raise _Malformed([Fault(422, f["type"], f["msg"], (*place, *f["loc"])) for f in found]) from None
 
 
-def _slate(
-    asked: RecommendQuery, live: LiveBundle, services: Services, deadline: Deadline, place: Place
-) -> tuple[Slate, Plan]:
-    """Check what only the live bundle and the settings know, then run the line."""
+class _Turn:
+    """A batch's turn on the event loop: once it has lasted long enough, others run first."""
+
+    __slots__ = ("_began", "_deadline")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline, self._began = deadline, deadline.now()
+
+    async def over(self) -> None:
+        """Let others run, if it is their turn."""
+        if self._deadline.now() - self._began > _TURN_S:
+            await asyncio.sleep(0)
+            self._began = self._deadline.now()
+
+
+async def _check_all(
+    body: BatchBody, live: LiveBundle, services: Services, turn: _Turn
+) -> tuple[list[tuple[int, Query, Plan]], dict[int, list[Fault]]]:
+    """Check a batch's queries: those that are fit, by number, and the faults of the others."""
+    fit: list[tuple[int, Query, Plan]] = []
+    faults: dict[int, list[Fault]] = {}
+    for number, raw in enumerate(body.queries):
+        place = ("body", "queries", number)
+        try:
+            fit.append((number, *_checked(_query(raw, place), live, services, place)))
+        except _Malformed as error:
+            faults[number] = error.faults
+        except RequestError as error:
+            faults[number] = [fault_of(error)]
+        if number % _CHECKED_A_TURN == 0:
+            await turn.over()
+    return fit, faults
+
+
+def _placed(error: RequestError, place: Place) -> RequestError:
+    """The same error, named at its query: the line doesn't know that it answers one of a batch."""
+    if isinstance(error, InvalidRequest):
+        return InvalidRequest((*place, *error.location[1:]), error.kind, str(error))
+    return error
+
+
+def _checked(asked: RecommendQuery, live: LiveBundle, services: Services, place: Place) -> tuple[Query, Plan]:
+    """Check what only the live bundle and the settings know. Raises RequestError."""
     manifest = live.bundle.manifest
     if asked.user_id is None and asked.history is None:
         raise InvalidRequest((*place, "user_id"), "missing", "Give a user_id or a history")
@@ -259,10 +307,7 @@ def _slate(
         filter=None if asked.filter is None else _filter(asked.filter, manifest.item_id_kind, place),
         exclude_seen=asked.exclude_seen,
     )
-    try:
-        return slate_for(query, plan, live, services, deadline), plan
-    except InvalidRequest as error:  # the line doesn't know that it answers one of a batch
-        raise InvalidRequest((*place, *error.location[1:]), error.kind, str(error)) from None
+    return query, plan
 
 
 def _filter(asked: FilterBody, kind: IdKind, place: Place) -> ItemFilter:

@@ -22,6 +22,7 @@ from service.serving.reload import load_published
 from service.serving.supervisor import Supervisor, settle
 from service.serving.worker import READY, Seat, run_worker
 from service.settings import Settings
+from service.state.open import check_history
 
 _FIRST_ROW = np.zeros(1, np.int32)
 
@@ -29,8 +30,8 @@ _FIRST_ROW = np.zeros(1, np.int32)
 def serve(settings: Settings, *, supervised: bool = True) -> int:
     """Serve until a signal; returns the exit code.
 
-    Raises InputError (no token, no place for events, port in use, nothing published) and BundleRefused, before
-    anything is forked.
+    Raises InputError (no token, no place for events or histories, port in use, nothing published) and BundleRefused,
+    before anything is forked.
     """
     # The first process of a container has no default actions: without a handler it could not be stopped while loading.
     signal.signal(signal.SIGTERM, _leave)
@@ -38,6 +39,7 @@ def serve(settings: Settings, *, supervised: bool = True) -> int:
     if settings.events_dir is not None:
         take_series(settings.events_dir, 0).release()
     count = (settings.workers or available_cores()) if supervised else 1
+    check_history(settings, count)
     listeners = reserve(settings.host, settings.port, count)
     admin = [] if settings.admin_port is None else reserve("127.0.0.1", settings.admin_port, count)
     _raise_descriptor_limit()
