@@ -1,0 +1,1 @@
+"""Commands of `reco` that drive a service from outside."""

@@ -1,0 +1,1 @@
+"""A simulated audience: people with tastes who listen, get bored and leave. Knows services by HTTP only."""
