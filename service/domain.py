@@ -41,7 +41,7 @@ class Query:
 
     `history` (item ids, oldest first) replaces what the bundle knows of the user: those items are the seen
     ones, and the user's vector is solved from them. `recent` (oldest first) comes on top of it: what happened since
-    the bundle was built. `exclude_seen` False lets seen items through.
+    the bundle was built. `exclude_seen` False lets seen items through. `seed` decides what a plan leaves to chance.
     """
 
     user_id: UserId | None
@@ -50,15 +50,29 @@ class Query:
     filter: ItemFilter | None = None
     exclude_seen: bool = True
     recent: tuple[ItemId, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """How places of a slate are left to chance. docs/experiments.md has the formulas.
+
+    `epsilon`: each place takes, with probability `strength`, any of the remaining candidates, each as likely.
+    `softmax`: places are drawn in proportion to exp(z / `strength`), z the score in standard deviations of the pool.
+    """
+
+    kind: Literal["epsilon", "softmax"]
+    strength: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to answer: which model retrieves and how many candidates it hands on."""
+    """How to answer: which model retrieves, how many candidates it hands on, and what is left to chance."""
 
     model: str
     n_candidates: int = 0
     """0: just k."""
+    exploration: Exploration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,8 @@ class Slate:
     """Names of stages skipped or cut short; empty when the line ran whole."""
     timings: tuple[tuple[str, float], ...]
     """(stage, seconds) in the order they ran."""
+    propensities: tuple[float, ...] | None = None
+    """Probability of each place's item given the places before it; None where the plan leaves nothing to chance."""
 
     @property
     def sources(self) -> list[Source]:

@@ -1,8 +1,12 @@
-"""The request line: user state, retrieve, filter, complete. Every served, evaluated or submitted slate is its work."""
+"""The request line: user state, retrieve, filter, explore, complete.
+
+Every served, evaluated or submitted slate is its work.
+"""
 
 from __future__ import annotations
 
 from service.domain import Candidates, Deadline, Plan, Query, Slate
+from service.recommender.exploration import completed, explored
 from service.recommender.fallback import complete
 from service.recommender.filters import drop_ineligible, eligible
 from service.recommender.live import LiveBundle
@@ -34,6 +38,13 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         degraded = ("retrieve",)
     if candidates is not None and not candidates.filtered:
         candidates = drop_ineligible(candidates, rules)
+    timings: tuple[tuple[str, float], ...] = (("retrieve", retrieved - started),)
+    propensities: tuple[float, ...] | None = None
+    chosen = retrieved
+    if plan.exploration is not None:
+        candidates, propensities = explored(candidates, query, plan, plan.exploration)
+        chosen = deadline.now()
+        timings = (*timings, ("explore", chosen - retrieved))
     rows, scores, source, n_personal, top_up = complete(candidates, query.k, user, rules, live.popular)
     return Slate(
         item_ids=bundle.item_ids.take(rows),
@@ -42,5 +53,6 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         n_personal=n_personal,
         top_up=top_up,
         degraded=degraded,
-        timings=(("retrieve", retrieved - started), ("complete", deadline.now() - retrieved)),
+        timings=(*timings, ("complete", deadline.now() - chosen)),
+        propensities=None if propensities is None else completed(propensities, len(rows)),
     )
