@@ -207,7 +207,10 @@ def _with_slow_als(
 def test_a_model_too_slow_for_the_budget_is_skipped_and_disclosed(live: LiveBundle) -> None:
     clock = _SettableClock()
     slowed, _ = _with_slow_als(live, clock, 0.5)
-    ask = lambda: recommend(Query(112, 5), Plan("als"), slowed, Deadline(0.05, clock=clock))  # noqa: E731 (read once)
+
+    def ask() -> Slate:
+        return recommend(Query(112, 5), Plan("als"), slowed, Deadline(0.05, clock=clock))
+
     assert [ask().degraded for _ in range(2)] == [("overrun",)] * 2  # nothing was known of its cost yet
     third = ask()
     assert third.degraded == ("retrieve",)
@@ -218,7 +221,10 @@ def test_a_model_too_slow_for_the_budget_is_skipped_and_disclosed(live: LiveBund
 def test_one_hiccup_costs_nobody_else_their_answer(live: LiveBundle) -> None:
     clock = _SettableClock()
     slowed, slow = _with_slow_als(live, clock, 0.001)
-    ask = lambda: recommend(Query(112, 5), Plan("als"), slowed, Deadline(0.05, clock=clock))  # noqa: E731 (read once)
+
+    def ask() -> Slate:
+        return recommend(Query(112, 5), Plan("als"), slowed, Deadline(0.05, clock=clock))
+
     for _ in range(10):
         ask()
     slow.seconds = 1.0
