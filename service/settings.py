@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         None, description="folder to log events in; without it there is no log and /v1/events answers 503"
     )
     events_segment_mb: float = Field(
-        64.0, gt=0, le=1024, description="size at which a new file of the event log is begun"
+        16.0, gt=0, le=1024, description="size at which a new file of the event log is begun"
     )
     events_retain_mb: float = Field(
         0.0, ge=0, description="size of a worker's events above which the oldest file goes; 0 keeps all"

@@ -21,11 +21,13 @@ from typing import Any
 from service.errors import EventsUnavailable, InputError
 from service.events.files import Files
 from service.events.frames import frame
+from service.events.keys import as_keys, key_of, recent_keys
 from service.events.metrics import BROKEN, FULL, SLATE, WRITING, EventCounts
 from service.events.schema import Feedback, Impression
-from service.events.seen import GENERATION, SeenIds, key_of
-from service.events.series import SeriesLock, abandoned, expire, take_series
-from service.events.writer import NO_SPACE, InDoubt, SegmentWriter, recent_keys
+from service.events.seen import GENERATION, SeenIds
+from service.events.series import SeriesLock, abandoned, expire, segments_in, take_series
+from service.events.turns import in_turns
+from service.events.writer import NO_SPACE, InDoubt, SegmentWriter
 
 MAX_WAITING = 20_000
 """Feedback events that may wait to be written."""
@@ -37,8 +39,6 @@ _GROUP_IMPRESSIONS, _IMPRESSIONS_BESIDE = 1_024, 128
 _PERIOD_S = 0.05
 _CLOSE_S = 5.0
 _EXPIRE_EVERY_S = 60.0
-_TURN = 16
-"""Records encoded before the thread lets the event loop have the interpreter, should it want it."""
 _BROKEN = "the event log is broken until the service restarts"
 _FULL = "there is no space for events"
 _UNFIT = "an event could not be encoded"
@@ -59,7 +59,7 @@ class AppendResult:
 class LogOptions:
     """How the log is kept. 0 for `keep_bytes` or `keep_days`: for ever."""
 
-    segment_bytes: int = 64 << 20
+    segment_bytes: int = 16 << 20
     keep_bytes: int = 0
     keep_days: float = 0.0
     wait_s: float = 2.0
@@ -190,8 +190,9 @@ class EventLog:
     def _open(self) -> None:
         try:
             found = self._writer.open()
-            for key in recent_keys(self.series, self.options.remembered):
-                self._seen.add(key)
+            closed = segments_in(self.series)[:-1]
+            for keys in (*recent_keys(closed, self.options.remembered), as_keys(self._writer.keys)):
+                self._seen.load(keys)
         except Exception as error:
             self._break(error)
             return
@@ -257,6 +258,7 @@ class EventLog:
             self._writer.sync()
         for key in fresh:
             self._seen.add(key)
+        self._writer.keys.extend(fresh)
         self._set_state(WRITING, None)
         if batches:
             counts.committed(time.perf_counter() - began)
@@ -277,14 +279,12 @@ class EventLog:
         new: list[bool] = []
         own: dict[int, bytes] = {}
         try:
-            for number, event in enumerate(events):
+            for event in in_turns(events):
                 key = key_of(event.event_id)
                 is_new = key not in own and key not in fresh and key not in self._seen
                 new.append(is_new)
                 if is_new:
                     own[key] = frame(event.payload())
-                if number % _TURN == _TURN - 1:
-                    time.sleep(0)
         except (TypeError, ValueError) as error:
             self._tell("ERROR", _UNFIT, error=error)
             return None
@@ -295,14 +295,12 @@ class EventLog:
     def _encode_impressions(self, impressions: Sequence[Impression], frames: list[bytes]) -> int:
         """Add their frames; returns how many could not be encoded."""
         unfit = 0
-        for number, impression in enumerate(impressions):
+        for impression in in_turns(impressions):
             try:
                 frames.append(frame(impression.payload()))
             except (TypeError, ValueError) as error:
                 unfit += 1
                 self._tell("ERROR", "an impression could not be encoded", error=error)
-            if number % _TURN == _TURN - 1:
-                time.sleep(0)
         return unfit
 
     def _expire(self) -> None:

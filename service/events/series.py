@@ -15,6 +15,8 @@ from pathlib import Path
 
 from service.errors import InputError
 
+KEYS_SUFFIX = ".keys"
+"""Of the file beside a closed segment that holds its keys."""
 _LOCK = "lock"
 _SEGMENT = re.compile(r"([0-9]{12})\.log")
 _SERIES = re.compile(r"worker-([0-9]{1,6})")
@@ -104,6 +106,7 @@ def expire(series: Path, *, keep_bytes: int, keep_days: float) -> int:
         if not (too_much or too_old):
             break
         path.unlink()
+        path.with_suffix(KEYS_SUFFIX).unlink(missing_ok=True)
         total -= state.st_size
         removed += 1
     return removed

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from service.events.files import Files
 from service.events.frames import Record, scan
-from service.events.schema import is_slate
-from service.events.seen import key_of
+from service.events.keys import key_in, store_keys
 from service.events.series import next_segment, segments_in
+from service.events.turns import in_turns
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DAY_S = 86_400.0
@@ -26,9 +25,8 @@ class Recovered:
     """What opening a series found. `cut_bytes`: torn end of the newest segment, removed. `damaged`: its segment's name
     if whole records follow what can't be read: it is left as it is, and a new segment begun."""
 
-    records: int
-    cut_bytes: int
-    damaged: str | None
+    cut_bytes: int = 0
+    damaged: str | None = None
 
 
 class InDoubt(Exception):
@@ -41,8 +39,11 @@ class SegmentWriter:
     def __init__(self, series: Path, *, segment_bytes: int, files: Files) -> None:
         self._series, self._segment_bytes, self._files = series, segment_bytes, files
         self._descriptor = -1
+        self._path: Path | None = None
         self._size = 0
         self._began = 0.0
+        self.keys = array("Q")
+        """Keys of the newest segment's feedback; whoever has synced some adds them."""
 
     def open(self) -> Recovered:
         """Go on with the newest segment, without its torn end. Raises OSError.
@@ -52,29 +53,31 @@ class SegmentWriter:
         segments = segments_in(self._series)
         if not segments:
             self._begin()
-            return Recovered(0, 0, None)
+            return Recovered()
         newest = segments[-1]
-        records, end, damaged = 0, 0, False
-        cut = 0
+        end = cut = 0
+        damaged = False
         with newest.open("rb") as source:
-            for found in scan(source):
+            for found in in_turns(scan(source)):
                 if isinstance(found, Record):
-                    records, end = records + 1, found.end
+                    end = found.end
+                    key = key_in(found.payload)
+                    if key is not None:
+                        self.keys.append(key)
                 elif found.at_end:
                     cut = found.size
                 else:
                     damaged = True
-        self._descriptor = self._files.open(newest)
+        self._descriptor, self._path = self._files.open(newest), newest
         if damaged:
-            self._files.sync(self._descriptor)
-            self._begin()
-            return Recovered(records, 0, f"{newest.parent.name}/{newest.name}")
+            self.rotate()
+            return Recovered(damaged=f"{newest.parent.name}/{newest.name}")
         if cut:
             self._files.truncate(self._descriptor, end)
         self._files.sync(self._descriptor)
         self._files.sync_folder(self._series)
         self._size, self._began = end, newest.stat().st_mtime
-        return Recovered(records, cut, None)
+        return Recovered(cut)
 
     @property
     def size(self) -> int:
@@ -117,7 +120,10 @@ class SegmentWriter:
     def rotate(self) -> None:
         """Begin a new segment; the old one is synced first. Raises InDoubt; or OSError, and the old one goes on."""
         self.sync()
+        closed, keys = self._path, self.keys
         self._begin()
+        if closed is not None:
+            store_keys(closed, keys)
 
     def close(self) -> None:
         """Sync and close. Raises InDoubt."""
@@ -146,18 +152,5 @@ class SegmentWriter:
             raise
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor, self._size, self._began = descriptor, 0, time.time()
-
-
-def recent_keys(series: Path, most: int) -> list[int]:
-    """Keys of the newest feedback events in a series, oldest first: whole segments until there are `most`."""
-    groups: list[list[int]] = []
-    count = 0
-    for path in reversed(segments_in(series)):
-        if count >= most:
-            break
-        with path.open("rb") as source:
-            decoded = (orjson.loads(found.payload) for found in scan(source) if isinstance(found, Record))
-            groups.append([key_of(record["event_id"]) for record in decoded if not is_slate(record)])
-        count += len(groups[-1])
-    return [key for group in reversed(groups) for key in group]
+        self._descriptor, self._path, self._size, self._began = descriptor, path, 0, time.time()
+        self.keys = array("Q")

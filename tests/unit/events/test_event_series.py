@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InputError
-from service.events.seen import SeenIds, key_of
+from service.events.keys import as_keys, key_of, keys_of
+from service.events.seen import SeenIds
 from service.events.series import abandoned, expire, segments_in, series_in, take_series
 
 DAY_S = 86_400
@@ -40,6 +41,42 @@ def test_keys_that_share_places_are_told_apart(keys: set[int]) -> None:
         seen.add(key)
     assert all(key in seen for key in keys)
     assert not any(key in seen for key in range(1, 300) if key not in keys)
+
+
+@given(st.lists(st.lists(st.integers(1, 40), max_size=30), max_size=8), st.integers(1, 64))
+def test_loading_many_is_as_adding_each(groups: list[list[int]], spread: int) -> None:
+    """Multiples of `spread` share places in the table, so that keys have to move on."""
+    one_by_one, at_once = SeenIds(256), SeenIds(256)
+    for group in groups:
+        keys = [key * spread for key in group]
+        at_once.load(as_keys(keys))
+        for key in keys:
+            one_by_one.add(key)
+    everything = [key * spread for key in range(1, 41)]
+    assert [key in at_once for key in everything] == [key in one_by_one for key in everything]
+    assert at_once._count == one_by_one._count
+
+
+def test_loading_more_than_a_generation_remembers_the_last() -> None:
+    seen = SeenIds(100)
+    seen.load(as_keys(range(1, 1001)))
+    assert all(key in seen for key in range(901, 1001))
+    assert not any(key in seen for key in range(1, 801))
+
+
+async def test_a_closed_segments_keys_are_beside_it_and_are_not_needed(tmp_path: Path) -> None:
+    async with logging_to(tmp_path, segment_bytes=1) as log:
+        for name in "abcd":
+            await log.append([feedback(name)])
+        first, second, third, _ = segments_in(log.series)
+    beside = [path.with_suffix(".keys") for path in (first, second, third)]
+    assert [keys_of(path).tolist() for path in (first, second, third)] == [[key_of(name)] for name in "abc"]
+    beside[0].unlink()
+    beside[1].write_bytes(b"\x01" + beside[1].read_bytes()[1:])
+    beside[2].write_bytes(beside[2].read_bytes()[:-3])
+    assert [keys_of(path).tolist() for path in (first, second, third)] == [[key_of(name)] for name in "abc"]
+    async with logging_to(tmp_path) as log:
+        assert (await log.append([feedback(name) for name in "abcde"])).duplicates == 4
 
 
 def test_keys_are_64_bits_and_never_0() -> None:
@@ -80,8 +117,11 @@ def test_the_oldest_segments_go_and_the_newest_stays(
 ) -> None:
     series = tmp_path / "worker-0"
     make_segments(series, [100] * 4, [9, 6, 3, 2])
+    for path in segments_in(series):
+        path.with_suffix(".keys").touch()
     assert expire(series, keep_bytes=keep_bytes, keep_days=keep_days) == 4 - len(left)
     assert numbers(series) == left
+    assert sorted(int(path.stem) for path in series.glob("*.keys")) == left
 
 
 async def test_a_running_log_removes_old_segments_of_its_own_and_of_abandoned_series(tmp_path: Path) -> None:
