@@ -13,9 +13,7 @@ import argparse
 import contextlib
 import http.client
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -207,7 +205,7 @@ def _kill(
             service.start()
             report.restarts += 1
         else:
-            os.kill(victim, signal.SIGKILL)
+            service.kill_worker(victim)
         report.kills += 1
         if sys.stderr.isatty():
             print(f"\r{number} of {kills} kills", end="", file=sys.stderr, flush=True)

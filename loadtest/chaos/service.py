@@ -87,6 +87,15 @@ class KilledService:
             time.sleep(0.005)
         raise Unkept("killed workers were not replaced")
 
+    def kill_worker(self, pid: int) -> None:
+        """Kill -9 a worker and wait until its parent has seen it. Raises Unkept."""
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + PATIENCE_S
+        while pid in self.workers():
+            if time.monotonic() > until:
+                raise Unkept(f"the end of worker {pid} was not noticed")
+            time.sleep(0.001)
+
     def kill_all(self) -> None:
         """Kill -9 the parent and every worker at once."""
         assert self._process is not None

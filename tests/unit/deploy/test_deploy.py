@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.events.metrics import EventCounts
 from service.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +36,9 @@ def expressions() -> Iterator[str]:
 
 def test_boards_and_alerts_ask_only_for_metrics_that_the_service_exposes() -> None:
     exposed = set()
-    for family in text_string_to_metric_families(Telemetry(budget_s=0.05).exposition().decode()):
+    telemetry = Telemetry(budget_s=0.05)
+    EventCounts(telemetry)
+    for family in text_string_to_metric_families(telemetry.exposition().decode()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
             family.type, ("",)
         )
