@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access_log import AccessLog
 from service.api.auth import Gate
+from service.api.compat.botify_station import Station
 from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
@@ -80,9 +81,12 @@ def create_app(
             services.events.start()
         if services.history is not None:
             await services.history.start()
+        station = Station(services) if "botify" in settings.profiles else None
+        if station is not None:
+            await station.start()
         assert isinstance(app, RecoApp)
         framework = super(RecoApp, app).__call__
-        app.state.services = services
+        app.state.services, app.state.station = services, station
         hot = RecoRoute(services)
         app.hot, app.observed = hot, Observed(framework, services)
         tasks = [asyncio.create_task(_heartbeat(services, hot)), asyncio.create_task(_watch_tokens(services))]
@@ -93,6 +97,8 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if station is not None:
+                await station.stop()
             if services.events is not None:
                 await services.events.close()
             if services.history is not None:

@@ -7,7 +7,7 @@ Read from flags, then `RECO_*` variables, then a `.env` file, then the course te
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from service.errors import InputError
 
 PREFIX = "RECO_"
-PROFILES = ("mts", "handbook")
+PROFILES = ("mts", "handbook", "botify")
+BOTIFY_PORT = 5001
 _TEMPLATE_NAMES = {"host": "HOST", "port": "PORT", "log_level": "LOG_LEVEL", "k": "K_RECS"}
 
 CheckOrder = Literal["token,user,model", "token,model,user"]
@@ -163,6 +164,16 @@ class Settings(BaseSettings):
     redis_timeout_ms: float = Field(
         10.0, gt=0, le=10_000, description="most that a request waits for Redis, its own budget permitting"
     )
+    botify_experiments: Path | None = Field(
+        None, description="TOML file of the botify profile's experiments; without it the course's own"
+    )
+    botify_run: Words = Field(
+        frozenset(), description="experiments to run: of the course's AA,STICKY_ARTIST; of another file all"
+    )
+    botify_log: Path = Field(Path("log/data.json"), description="file that the botify profile logs to")
+    botify_seed: int | None = Field(
+        None, ge=0, description="seed of the botify profile's chance; without it every start differs"
+    )
     max_requests: int = Field(
         0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )
@@ -186,6 +197,17 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"there is no profile {unknown[0]!r}; there are: {', '.join(PROFILES)}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_botify_runs(cls, given: Any) -> Any:
+        """Profile botify listens where its clients look for it. Without Redis only one process knows what was heard."""
+        profiles = _words(given.get("profiles")) if isinstance(given, dict) else None
+        if isinstance(profiles, Collection) and "botify" in profiles:
+            given.setdefault("port", BOTIFY_PORT)
+            if given.get("redis_url") is None:
+                given.setdefault("workers", 1)
+        return given
 
     @model_validator(mode="after")
     def _k_within_k_max(self) -> Self:

@@ -19,7 +19,8 @@ from service.bundle.text import pack_text
 from service.bundle.writer import BundleWriter
 
 MAX_ATTRIBUTE_VALUES = 10_000
-"""A column with more distinct values names items, it does not group them."""
+"""A column with more distinct values, and more than one in four items has its own, names items: it does not group
+them."""
 _TITLES = ("title", "name")
 
 
@@ -144,7 +145,7 @@ def _coded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.int64], npt.NDA
         return None
     flat = lists.explode().drop_nulls()
     values = flat.unique().sort()
-    if not 0 < len(values) <= MAX_ATTRIBUTE_VALUES:
+    if not 0 < len(values) <= max(MAX_ATTRIBUTE_VALUES, len(column) // 4):
         return None
     code_of = {value: code for code, value in enumerate(values.to_list())}
     rows = [

@@ -87,13 +87,20 @@ class ErrorFamilies:
 
     def __init__(self) -> None:
         self._by_prefix: dict[str, Renderer] = {}
+        self._by_path: dict[str, Renderer] = {}
 
     def add(self, prefix: str, renderer: Renderer) -> None:
         """Answer faults under a path prefix in this envelope."""
         self._by_prefix[prefix] = renderer
 
+    def add_exact(self, path: str, renderer: Renderer) -> None:
+        """Answer faults of one path, and of none below it, in this envelope."""
+        self._by_path[path] = renderer
+
     def renderer_of(self, path: str) -> Renderer:
-        """Find the envelope of the longest prefix that fits."""
+        """Find the envelope of the path itself, else of the longest prefix that fits."""
+        if path in self._by_path:
+            return self._by_path[path]
         fitting = [prefix for prefix in self._by_prefix if path.startswith(prefix)]
         return self._by_prefix[max(fitting, key=len)] if fitting else envelope
 

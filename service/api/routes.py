@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from service.api import openapi, problems
-from service.api.compat import handbook, mts
+from service.api.compat import botify, handbook, mts
 from service.api.error_handlers import ErrorFamilies
 from service.api.events import events
 from service.api.v1 import PREFIX, v1
@@ -23,4 +23,7 @@ def add_routes(app: FastAPI, families: ErrorFamilies, settings: Settings) -> Non
     if "handbook" in settings.profiles:
         handbook.join_families(families, settings.handbook_error)
         app.include_router(handbook.handbook)
+    if "botify" in settings.profiles:
+        botify.join_families(families)
+        app.include_router(botify.botify)
     openapi.describe(app, settings)

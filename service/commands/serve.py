@@ -7,7 +7,7 @@ import gc
 import os
 from pathlib import Path
 
-from service.settings import Settings, load_settings
+from service.settings import PROFILES, Settings, load_settings
 
 HELP = "Serve the published bundle over HTTP."
 
@@ -18,7 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; each overrides the RECO_ variable of its name."""
     parser.add_argument("--artifacts", type=Path, help="folder of bundles, as 'reco build --out' wrote it")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port; 0 takes a free one (default 8080)")
+    parser.add_argument(
+        "--port", type=int, help="port; 0 takes a free one (default 8080, with --profile botify 5001)"
+    )
+    parser.add_argument(
+        "--profile", dest="profiles", action="append", choices=PROFILES, metavar="NAME",
+        help=f"add the routes of another system ({', '.join(PROFILES)}); may be given several times",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes; 0 is one a core (default)")
     parser.add_argument("--budget-ms", type=float, help="time a request may take before the fallback answers")
     parser.add_argument("--retriever", choices=("auto", "exact", "hnsw"), help="override the build's choice")

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from service.api.auth import Gate
+from service.api.compat.botify_station import check_station
 from service.events.series import take_series
 from service.recommender.live import LiveBundle
 from service.serving.listeners import listen, reserve
@@ -45,6 +46,8 @@ def serve(settings: Settings, *, supervised: bool = True) -> int:
     _raise_descriptor_limit()
     with threadpool_limits(1):
         published = load_published(settings)
+        if "botify" in settings.profiles:
+            check_station(settings, published.live)
         settle()
         for group in (listeners, admin):
             if group:

@@ -107,6 +107,18 @@ def test_lists_are_words_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read().cors_origins == {"https://a.example", "https://b.example"}
 
 
+def test_botify_is_found_where_its_clients_look_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_PROFILES", "mts,botify")
+    assert (read().port, read().workers) == (5001, 1)
+    assert (read(port=7000).port, read(workers=3).workers) == (7000, 3)
+    monkeypatch.setenv("PORT", "6000")
+    monkeypatch.setenv("RECO_REDIS_URL", "redis://localhost")
+    assert (read().port, read().workers) == (6000, 0)
+    monkeypatch.setenv("RECO_PROFILES", "mts")
+    monkeypatch.delenv("PORT")
+    assert read().port == 8080
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         read().port = 1
