@@ -1,47 +1,28 @@
-"""The report's pictures, as SVG that can stand inside an HTML page: no prolog, no addresses, stable bytes."""
+"""The report's pictures."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from models.drawing import COLOURS, INK, LINE, MUTED, RC, as_svg, colour_of, panels
 from models.evaluation.beyond_accuracy import Training
 from models.evaluation.run import Evaluation
 
-INK, MUTED, LINE = "#1f2933", "#66727f", "#d5dbe1"
-COLOURS = ("#2563a8", "#d9822b", "#2f8f5b", "#8a4fb5", "#c23b4b", "#4aa3b8", "#8c6d46", "#6b7280")
-"""One a model, in the report's order; told apart also by line style and by label."""
 _CURVE_POINTS = 300
 _STYLES = ("-", "--", "-.", ":")
-_RC: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "path",
-}
 
 
 def bars(evaluations: Sequence[Evaluation], k: int, names: Sequence[str]) -> str:
     """A panel a metric, a bar a model, whiskers of 95% where there is an interval."""
     models = [evaluation.model for evaluation in evaluations]
-    figure, panels = _panels(len(names), 2.55, 0.34 * len(models) + 0.75)
-    with mpl.rc_context(_RC):
+    figure, columns = panels(len(names), 2.55, 0.34 * len(models) + 0.75)
+    with mpl.rc_context(RC):
         places = np.arange(len(models))[::-1]
-        for number, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        for number, (axes, name) in enumerate(zip(columns, names, strict=True)):
             key = f"{name}@{k}"
             values = np.array([evaluation.metrics.get(key, 0.0) for evaluation in evaluations])
             low, high = (
@@ -60,12 +41,12 @@ def bars(evaluations: Sequence[Evaluation], k: int, names: Sequence[str]) -> str
             axes.tick_params(axis="y", length=0, labelcolor=INK)
             axes.set_title(key, loc="left", fontsize=9.5, fontweight="bold")
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, prune="upper"))
-    return _svg(figure, "bars")
+    return as_svg(figure, "bars")
 
 
 def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
     """Share of exposure that goes to the most popular items, by model, beside their share of training."""
-    figure, (axes,) = _panels(1, 7.6, 3.3)
+    figure, (axes,) = panels(1, 7.6, 3.3)
     seen = np.flatnonzero(training.interactions)
     order = seen[np.argsort(-training.interactions[seen], kind="stable")]
     # As dense as the square-root axis can show: a page stays small whatever the catalogue.
@@ -78,7 +59,7 @@ def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
         running = np.concatenate(([0.0], np.cumsum(shown[order])))
         return np.asarray(running[ends] / max(running[-1], 1.0))
 
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         axes.fill_between(
             share_of_items,
             cumulative(training.interactions),
@@ -116,14 +97,14 @@ def long_tail(evaluations: Sequence[Evaluation], training: Training) -> str:
         axes.set_xlabel("most popular items, share of the catalogue")
         axes.set_ylabel("share of recommended places")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
-    return _svg(figure, "long-tail")
+    return as_svg(figure, "long-tail")
 
 
 def latency(evaluations: Sequence[Evaluation]) -> str:
     """A row a model: how long the line took a user, in microseconds on a log axis; ticks at the median and the p99."""
-    figure, panels = _panels(1, 8.4, 0.5 * len(evaluations) + 0.7)
-    axes = panels[0]
-    with mpl.rc_context(_RC):
+    figure, columns = panels(1, 8.4, 0.5 * len(evaluations) + 0.7)
+    axes = columns[0]
+    with mpl.rc_context(RC):
         times = [np.maximum(1e6 * evaluation.replay.seconds, 0.1) for evaluation in evaluations]
         least, most = min(map(np.min, times)), max(np.quantile(t, 0.999) for t in times)
         bins = np.geomspace(least * 0.95, max(most * 1.1, least * 2), 90)
@@ -156,32 +137,4 @@ def latency(evaluations: Sequence[Evaluation]) -> str:
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda at, _: f"{at:,.0f}"))
         axes.set_xlabel("microseconds in the serving line, one user after another")
-    return _svg(figure, "latency")
-
-
-def colour_of(number: int) -> str:
-    """The colour of the model at that place of the report."""
-    return COLOURS[number % len(COLOURS)]
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    with mpl.rc_context(_RC):
-        figure = Figure(figsize=(width * count, height), layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False)
-    return figure, list(axes[0])
-
-
-def _svg(figure: Figure, name: str) -> str:
-    target = io.StringIO()
-    metadata: Mapping[str, str | None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context({**_RC, "svg.hashsalt": name}):
-        figure.savefig(target, format="svg", metadata=metadata, transparent=True)
-    text = target.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # inside HTML an svg element needs none
-    # Ids are unique in a figure only; several figures share the page.
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    return re.sub(r'<svg\b[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1)
+    return as_svg(figure, "latency")

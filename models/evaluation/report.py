@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from models.drawing import colour_of
 from models.evaluation import plots
 from models.evaluation.beyond_accuracy import Training
 from models.evaluation.costs import Costs
 from models.evaluation.run import Evaluation, Group
 from models.evaluation.tables import cost_rows, interval, value
+from models.page import page
 from service.bundle.manifest import Manifest
 
 _COLUMNS = ("NDCG", "Recall", "MAP", "MRR", "HR", "Precision")
@@ -45,14 +46,9 @@ def render(report: Report) -> str:
     """Render the page."""
     evaluations = [evaluation for evaluation, _ in report.measured]
     k = evaluations[0].ks[0]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     beyond = [name for name in _BEYOND if any(f"{name}@{k}" in e.metrics for e in evaluations)]
-    return environment.get_template("report.html.j2").render(
+    return page(
+        Path(__file__).with_name("report.html.j2"),
         manifest=report.manifest,
         test_name=report.test_name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -65,7 +61,7 @@ def render(report: Report) -> str:
         beyond=beyond,
         told=_TOLD,
         best=_best(evaluations, k),
-        colour=plots.colour_of,
+        colour=colour_of,
         value=value,
         interval=interval,
         cost_rows=cost_rows,
