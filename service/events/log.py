@@ -26,7 +26,7 @@ from service.events.metrics import BROKEN, FULL, SLATE, WRITING, EventCounts
 from service.events.schema import Feedback, Impression
 from service.events.seen import GENERATION, SeenIds
 from service.events.series import SeriesLock, abandoned, expire, segments_in, take_series
-from service.events.turns import in_turns
+from service.events.turns import TURN, in_turns
 from service.events.writer import NO_SPACE, InDoubt, SegmentWriter
 
 MAX_WAITING = 20_000
@@ -295,7 +295,8 @@ class EventLog:
     def _encode_impressions(self, impressions: Sequence[Impression], frames: list[bytes]) -> int:
         """Add their frames; returns how many could not be encoded."""
         unfit = 0
-        for impression in in_turns(impressions):
+        # With many waiting the turns get longer: a loop that is never idle would leave too few of them.
+        for impression in in_turns(impressions, TURN + len(self._impressions) // 32):
             try:
                 frames.append(frame(impression.payload()))
             except (TypeError, ValueError) as error:
