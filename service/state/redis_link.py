@@ -108,6 +108,7 @@ class RedisLink:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        self.breaker.state = "open"
         self._drop()
 
     # -- the one task that touches the connection ----------------------------------------------------------------

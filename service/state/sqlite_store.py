@@ -37,7 +37,7 @@ DELETE FROM history WHERE user IN (SELECT user FROM history WHERE appended_at <=
 """
 _FORGET_EVERY_S = 10.0
 _FORGET_AT_ONCE = 2000
-_BUSY_S = 2.0
+BUSY_S = 2.0
 """How long the writer waits for another worker's batch."""
 _MOST_TOGETHER = 256
 _REOPEN_S = 0.5
@@ -71,7 +71,7 @@ def prepare(path: Path) -> None:
     """Make the file, or check that it is one of ours. Raises InputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(_connect(path, busy_s=_BUSY_S)) as connection:
+        with contextlib.closing(_connect(path, busy_s=BUSY_S)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
             connection.execute(_READ, (b"", 0.0)).fetchone()
@@ -86,10 +86,18 @@ class SqliteStore:
     """The file. Raises InputError where it can't be made."""
 
     def __init__(
-        self, path: Path, *, length: int, ttl_s: float, clock: Clock = time.time, say: Say | None = None
+        self,
+        path: Path,
+        *,
+        length: int,
+        ttl_s: float,
+        clock: Clock = time.time,
+        busy_s: float = BUSY_S,
+        say: Say | None = None,
     ) -> None:
-        """`clock`: Unix time in seconds, which outlives the process."""
+        """`clock`: Unix time in seconds, which outlives the process. `busy_s`: how long to wait for other writers."""
         self._path, self._length, self._ttl_s, self._clock = path, length, ttl_s, clock
+        self._busy_s = busy_s
         self._say = say or (lambda *_, **__: None)
         prepare(path)
         self._reader: sqlite3.Connection | None = None
@@ -163,7 +171,7 @@ class SqliteStore:
                 continue
             try:
                 if connection is None:
-                    connection = _connect(self._path, busy_s=_BUSY_S)
+                    connection = _connect(self._path, busy_s=self._busy_s)
                     connection.execute("PRAGMA synchronous = NORMAL")
                 self._commit(connection, saves, forget=forget)
             except Exception as error:  # a full disk, a damaged file: who waits is told, and tries again
