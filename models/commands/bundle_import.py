@@ -20,7 +20,7 @@ from models.importing.imported import (
     import_vectors,
     without_zeros,
 )
-from models.importing.lists import read_lists
+from models.importing.lists import Lists, read_lists
 from models.importing.vectors import has_users, read_vectors
 from models.progress import CONSOLE
 from service.bundle.reader import load_bundle
@@ -60,9 +60,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--drop-zero", action="store_true", help="leave zero vectors out instead of refusing them"
     )
     parser.add_argument(
-        "--lists", type=Path, metavar="FILE",
+        "--lists", action="append", metavar="[NAME=]FILE",
         help="ready lists instead of vectors: JSON lines {user, tracks} or {item_id, recommendations}, one JSON array, "
-        "or a table user_id, item_id[, rank]",
+        "or a table user_id, item_id[, rank]; give it several times, with names, for several models in one bundle",
     )  # fmt: skip
     parser.add_argument(
         "--history", type=Path, metavar="DATA", help="what users have seen: any data 'reco build' reads"
@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("give either --item-vectors or --lists")
     around = read_surroundings(args.history, args.items)
     if args.lists is not None:
-        lists = read_lists(args.lists)
+        lists = _named_lists(args.lists, args.name)
         with CONSOLE.status("writing the bundle"):
-            imported = import_lists(args.out, lists, around, name=args.name, seed=args.seed)
+            imported = import_lists(args.out, lists, around, seed=args.seed)
     else:
         items, users = _named(args)
         with CONSOLE.status("building the index and measuring what it finds"):
@@ -129,6 +129,23 @@ def _named(args: argparse.Namespace) -> tuple[Named, Named | None]:
     users = read_vectors(user_file, "user", tensor=args.user_tensor, id_column=args.user_id_column)
     user_ids = ids_of(users, "user", args.user_ids, column=args.user_id_column)
     return named, without_zeros(users, user_ids, drop=args.drop_zero)
+
+
+def _named_lists(given: list[str], default_name: str) -> dict[str, Lists]:
+    """Read NAME=FILE, or FILE for a single one; a list for everybody needs no name, as it becomes 'popular'."""
+    lists: dict[str, Lists] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = default_name, text
+        check_name(name)
+        read = read_lists(Path(file))
+        if read.by == "all" and not any(one.by == "all" for one in lists.values()):
+            name = "popular"
+        if name in lists:
+            raise InputError(f"--lists {text}: a second model {name!r}; name each, as --lists NAME=FILE")
+        lists[name] = read
+    return lists
 
 
 def _summary(

@@ -121,32 +121,48 @@ def import_vectors(
 
 
 def import_lists(
-    out: Path, lists: lists_file.Lists, around: Surroundings, *, name: str, seed: int = 0
+    out: Path, named: Mapping[str, lists_file.Lists], around: Surroundings, *, seed: int = 0
 ) -> Imported:
-    """Write a bundle that answers with lists made elsewhere: by user, by item (summed over the user's history), or
-    one list for everybody, which then is what is popular. Raises InputError as `numbered` does."""
-    item_columns, user_columns = [lists.items], []
-    if lists.by == "user":
-        user_columns = [lists.keys]
-    elif lists.by == "item":
-        item_columns.append(lists.keys)
-    all_rows = numbered(lists.file.name.split(".")[0], item_columns, user_columns, around, [lists.file])
-    dataset, item_rows = all_rows.dataset, all_rows.item_rows[0]
-    if lists.by == "all":
-        told_by, default = f"the list {lists.file.name}", "popular"
-        models = {"popular": popular_in_order(dataset, item_rows, told_by)}
+    """Write a bundle that answers with lists made elsewhere, a model a name: by user, by item (summed over the user's
+    history), or one list for everybody, which then is what is popular. Raises InputError as `numbered` does, and for
+    two lists for everybody."""
+    items, users = [], []
+    for one in named.values():
+        items.append(one.items)
+        if one.by == "item":
+            items.append(one.keys)
+        elif one.by == "user":
+            users.append(one.keys)
+    files = [one.file for one in named.values()]
+    all_rows = numbered(files[0].name.split(".")[0], items, users, around, files)
+    dataset, item_rows, user_rows = all_rows.dataset, iter(all_rows.item_rows), iter(all_rows.user_rows)
+    everybody: tuple[str, npt.NDArray[np.int32]] | None = None
+    models, listed = {}, []
+    for name, one in named.items():
+        rows = next(item_rows)
+        if one.by == "all":
+            if everybody is not None:
+                raise InputError(f"{one.file}: a second list for everybody; what is popular has one order")
+            everybody = f"the list {one.file.name}", rows
+            continue
+        listed.append(rows)
+        key_rows = next(user_rows if one.by == "user" else item_rows)
+        n_keys = dataset.n_users if one.by == "user" else dataset.n_items
+        models[name] = lists_file.trained(one, key_rows, rows, n_keys)
+    default = next(iter(models), "popular")
+    if everybody is not None:
+        told_by, order = everybody
+        models["popular"] = popular_in_order(dataset, order, told_by)
     else:
-        told_by, default = _BY_EVENTS if len(dataset) else "how many lists name the item", name
-        listed = lists_file.most_listed(item_rows, dataset.n_items)
-        by_user = lists.by == "user"
-        key_rows = all_rows.user_rows[0] if by_user else all_rows.item_rows[1]
-        n_keys = dataset.n_users if by_user else dataset.n_items
-        models = {
-            "popular": _popular(dataset, listed, told_by),
-            name: lists_file.trained(lists, key_rows, item_rows, n_keys),
-        }
+        told_by = _BY_EVENTS if len(dataset) else "how many lists name the item"
+        order = lists_file.most_listed(np.concatenate(listed), dataset.n_items)
+        models["popular"] = _popular(dataset, order, told_by)
     path = assemble(out, dataset, models, default_model=default, seed=seed).path
-    notes = {"popularity": told_by, "lists": len(lists.indptr) - 1, "lists_by": lists.by}
+    notes = {
+        "popularity": told_by,
+        "lists": sum(len(one.indptr) - 1 for one in named.values()),
+        "lists_by": ", ".join(dict.fromkeys(one.by for one in named.values())),
+    }
     return Imported(path, {**notes, "dropped": dict(dataset.dropped)})
 
 
