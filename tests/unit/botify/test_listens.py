@@ -5,65 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as redis_client
+from redis_at import RedisServer, redis_server
 
 from service.domain import Deadline
 from service.state.listens import KEPT, Listen, Listens, MemoryListens
 from service.state.redis_listens import DATABASE, RedisListens, database_url
 
-HOW_TO = "install redis-server (apt-get install redis-server)"
 PATIENCE_S = 20.0
 A_WHILE = 30.0
 
 
-@contextlib.contextmanager
-def redis_server(program: str, folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A real Redis on a free port of the loopback, keeping nothing."""
-    if not port:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        yield process, port
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
-def redis_port(
-    component: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[int]:
-    with redis_server(component("redis-server", HOW_TO), tmp_path_factory.mktemp("redis")) as (_, port):
-        yield port
+def server(component: Callable[[str, str], str]) -> Iterator[RedisServer]:
+    with redis_server(component) as running:
+        yield running
 
 
-def stored(port: int) -> redis_client.Redis:
-    return redis_client.Redis(port=port, db=DATABASE)
+def stored(server: RedisServer) -> redis_client.Redis:
+    return redis_client.Redis(unix_socket_path=str(server.socket), db=DATABASE)
 
 
-def in_redis(port: int) -> RedisListens:
-    return RedisListens(f"redis://127.0.0.1:{port}/0", timeout_s=A_WHILE)
+def in_redis(server: RedisServer, *, timeout_s: float = A_WHILE) -> RedisListens:
+    return RedisListens(server.url, timeout_s=timeout_s)
 
 
 def deadline() -> Deadline:
@@ -76,10 +45,9 @@ async def listens(request: pytest.FixtureRequest) -> AsyncIterator[Listens]:
     if request.param == "memory":
         made = MemoryListens()
     else:
-        port = request.getfixturevalue("redis_port")
-        with contextlib.closing(stored(port)) as connection:
-            connection.flushall()
-        made = in_redis(port)
+        server = request.getfixturevalue("server")
+        server.run("FLUSHALL")
+        made = in_redis(server)
     await made.start()
     yield made
     await made.close()
@@ -132,23 +100,23 @@ def test_listens_have_a_database_of_their_own(url: str, expected: str) -> None:
     assert database_url(url) == expected
 
 
-async def test_redis_holds_botifys_keys_and_values(redis_port: int) -> None:
-    listens = in_redis(redis_port)
+async def test_redis_holds_botifys_keys_and_values(server: RedisServer) -> None:
+    listens = in_redis(server)
     await listens.start()
     for number in range(12):
         await listens.heard(77, Listen(number, number / 4), deadline())
     await listens.close()
-    with contextlib.closing(stored(redis_port)) as connection:
+    with contextlib.closing(stored(server)) as connection:
         entries: Any = connection.lrange("user:77:listens", 0, -1)
     assert entries == [json.dumps({"track": n, "time": n / 4}).encode() for n in range(11, 1, -1)]
 
 
-async def test_two_replicas_and_botify_itself_share_one_memory(redis_port: int) -> None:
-    first, second = in_redis(redis_port), in_redis(redis_port)
+async def test_two_replicas_and_botify_itself_share_one_memory(server: RedisServer) -> None:
+    first, second = in_redis(server), in_redis(server)
     await first.start()
     await second.start()
     await first.heard(88, Listen(1, 0.5), deadline())
-    with contextlib.closing(stored(redis_port)) as botify:
+    with contextlib.closing(stored(server)) as botify:
         botify.lpush("user:88:listens", json.dumps({"track": 2, "time": 1}))
     heard = await second.heard(88, Listen(3, 0.0), deadline())
     assert heard == (((3, 0.0), (2, 1.0), (1, 0.5)), False)
@@ -157,20 +125,20 @@ async def test_two_replicas_and_botify_itself_share_one_memory(redis_port: int) 
 
 
 @pytest.mark.parametrize("entry", ["not json", '{"track": "x", "time": 1}', "[1, 2]", '{"track": 1}'])
-async def test_entries_in_another_form_are_left_aside_and_said_so(redis_port: int, entry: str) -> None:
-    with contextlib.closing(stored(redis_port)) as other:
+async def test_entries_in_another_form_are_left_aside_and_said_so(server: RedisServer, entry: str) -> None:
+    with contextlib.closing(stored(server)) as other:
         other.delete("user:99:listens")
         other.lpush("user:99:listens", entry)
-    listens = in_redis(redis_port)
+    listens = in_redis(server)
     await listens.start()
     assert await listens.heard(99, Listen(1, 1.0), deadline()) == (((1, 1.0),), True)
     await listens.close()
 
 
-async def test_a_key_of_another_type_is_left_alone_and_said_so(redis_port: int) -> None:
-    with contextlib.closing(stored(redis_port)) as other:
+async def test_a_key_of_another_type_is_left_alone_and_said_so(server: RedisServer) -> None:
+    with contextlib.closing(stored(server)) as other:
         other.set("user:98:listens", "somebody else's")
-        listens = in_redis(redis_port)
+        listens = in_redis(server)
         await listens.start()
         assert await listens.heard(98, Listen(1, 1.0), deadline()) == (((1, 1.0),), True)
         assert other.get("user:98:listens") == b"somebody else's"
@@ -178,18 +146,16 @@ async def test_a_key_of_another_type_is_left_alone_and_said_so(redis_port: int) 
 
 
 async def test_without_redis_each_goes_on_from_its_own_and_comes_back_to_the_shared(
-    component: Callable[[str, str], str], tmp_path: Path
+    component: Callable[[str, str], str],
 ) -> None:
-    program = component("redis-server", HOW_TO)
-    with redis_server(program, tmp_path) as (process, port):
-        listens = in_redis(port)
+    with redis_server(component) as server:
+        listens = in_redis(server)
         await listens.start()
         await listens.heard(1, Listen(1, 1.0), deadline())
-        process.kill()
-        process.wait()
+        server.kill()
         heard = await listens.heard(1, Listen(2, 1.0), deadline())
         assert heard == (((2, 1.0), (1, 1.0)), True)
-    with redis_server(program, tmp_path, port) as _:
+        server.start()
         until = time.monotonic() + PATIENCE_S
         while (heard := await listens.heard(1, Listen(3, 1.0), deadline())).degraded:
             assert time.monotonic() < until
@@ -198,15 +164,20 @@ async def test_without_redis_each_goes_on_from_its_own_and_comes_back_to_the_sha
         await listens.close()
 
 
-async def test_a_redis_that_hangs_costs_no_more_than_the_time_it_is_given(
-    component: Callable[[str, str], str], tmp_path: Path
-) -> None:
-    with redis_server(component("redis-server", HOW_TO), tmp_path) as (process, port):
-        listens = RedisListens(f"redis://127.0.0.1:{port}", timeout_s=0.01)
+async def test_a_redis_that_hangs_keeps_nobody_waiting(component: Callable[[str, str], str]) -> None:
+    with redis_server(component) as server:
+        listens = in_redis(server, timeout_s=0.01)
         await listens.start()
-        os.kill(process.pid, signal.SIGSTOP)
+        server.freeze()
         for number in range(5):
-            heard = await listens.heard(1, Listen(number, 1.0), Deadline(A_WHILE))
+            heard = await listens.heard(1, Listen(number, 1.0), deadline())
             assert heard.degraded
             assert heard.listens[0] == (number, 1.0)
         await listens.close()
+
+
+async def test_a_spent_budget_is_not_spent_on_redis(server: RedisServer) -> None:
+    listens = in_redis(server)
+    await listens.start()
+    assert await listens.heard(5, Listen(1, 1.0), Deadline(0.0)) == (((1, 1.0),), True)
+    await listens.close()
