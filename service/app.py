@@ -25,8 +25,7 @@ from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
 from service.domain import Clock
 from service.errors import InputError
-from service.events.log import EventLog, LogOptions, Say
-from service.events.metrics import EventCounts
+from service.events.open import open_events
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 from service.state.open import open_history
@@ -34,7 +33,6 @@ from service.telemetry import FLUSH_PERIOD_S, Telemetry
 
 _TOKENS_POLL_S = 1.0
 _STDOUT = 1
-_MB = 1 << 20
 
 
 class RecoApp(FastAPI):
@@ -142,26 +140,8 @@ def _build(settings: Settings, clock: Clock) -> Services:
         log.event(time.time(), level, message, **fields)
 
     history = open_history(settings, telemetry, say)
-    events = _event_log(settings, telemetry, say)
+    events = open_events(settings, telemetry, say)
     return Services(settings, gate, telemetry, log, clock, events=events, history=history)
-
-
-def _event_log(settings: Settings, telemetry: Telemetry, say: Say) -> EventLog | None:
-    if settings.events_dir is None:
-        return None
-    options = LogOptions(
-        segment_bytes=int(settings.events_segment_mb * _MB),
-        keep_bytes=int(settings.events_retain_mb * _MB),
-        keep_days=settings.events_retain_days,
-        wait_s=settings.events_wait_ms / 1000,
-    )
-    return EventLog(
-        settings.events_dir,
-        EventCounts(telemetry),
-        slot=settings.worker_slot or 0,
-        options=options,
-        say=say,
-    )
 
 
 def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: Clock) -> LiveBundle:

@@ -143,6 +143,10 @@ class Settings(BaseSettings):
     events_retain_days: float = Field(
         0.0, ge=0, description="age after which a file of the event log goes; 0 keeps all"
     )
+    events_redis_url: SecretStr | None = Field(
+        None, description="Redis whose stream 'reco:events' is told what the event log wrote"
+    )
+    events_stream_length: int = Field(100_000, ge=1, description="about how many records that stream keeps")
     events_wait_ms: float = Field(
         2000.0, gt=0, le=60_000, description="how long events may wait for the disk before they are a 503"
     )

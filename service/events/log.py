@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.errors import EventsUnavailable, InputError
 from service.events.files import Files
-from service.events.frames import frame
+from service.events.frames import HEAD_BYTES, frame
 from service.events.keys import as_keys, key_of, recent_keys
 from service.events.metrics import BROKEN, FULL, SLATE, WRITING, EventCounts
 from service.events.schema import Feedback, Impression
@@ -28,6 +28,9 @@ from service.events.seen import GENERATION, SeenIds
 from service.events.series import SeriesLock, abandoned, expire, segments_in, take_series
 from service.events.turns import TURN, in_turns
 from service.events.writer import NO_SPACE, InDoubt, SegmentWriter
+
+if TYPE_CHECKING:
+    from service.events.bus import EventBus
 
 MAX_WAITING = 20_000
 """Feedback events that may wait to be written."""
@@ -85,13 +88,15 @@ class EventLog:
         options: LogOptions | None = None,
         files: Files | None = None,
         say: Say | None = None,
+        bus: EventBus | None = None,
     ) -> None:
-        """`events`: the folder of all series. `slot`: which of them is tried first."""
+        """`events`: the folder of all series. `slot`: which of them is tried first. `bus`: told of what was written."""
         self.options = options or LogOptions()
         self._events, self._slot, self._counts = events, slot, counts
         self._files = files or Files()
         self._lock: SeriesLock | None = None
         self._say = say or (lambda *_, **__: None)
+        self._bus = bus
         self._seen = SeenIds(self.options.remembered)
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._impressions: deque[Impression] = deque()
@@ -119,6 +124,8 @@ class EventLog:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
         self._thread.start()
+        if self._bus is not None:
+            self._bus.start()
 
     async def append(self, events: Sequence[Feedback]) -> AppendResult:
         """Write feedback; returns once it is on the disk. Raises EventsUnavailable: it may or may not be there then.
@@ -165,6 +172,9 @@ class EventLog:
         await asyncio.to_thread(thread.join, self.options.wait_s + _CLOSE_S)
         if not thread.is_alive():
             self._lock.release()
+        if self._bus is not None:
+            await asyncio.sleep(0)  # what the thread wrote last is on its way to the bus
+            await self._bus.close()
         # The next process that uses this one's metric files says how its own log is.
         self._counts.state = WRITING
         self.flush_counts()
@@ -260,6 +270,9 @@ class EventLog:
             self._seen.add(key)
         self._writer.keys.extend(fresh)
         self._set_state(WRITING, None)
+        if frames and (bus := self._bus) is not None:
+            payloads = [one[HEAD_BYTES:] for one in frames]
+            self._on_loop(lambda: bus.offer(payloads))
         if batches:
             counts.committed(time.perf_counter() - began)
         counts.count(SLATE, "accepted", len(impressions) - unfit)

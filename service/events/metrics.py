@@ -40,6 +40,12 @@ class EventCounts:
             "reco_impressions_dropped", "Impressions lost to a full queue or a log that could not be written.",
             registry=registry,
         )  # fmt: skip
+        self._published = Counter(
+            "reco_events_published",
+            "Records added to the shared stream, by result.",
+            ["result"],
+            registry=registry,
+        )
         self._depth = Gauge(
             "reco_events_queue", "Events that wait to be written.", registry=registry, multiprocess_mode="sum"
         )
@@ -52,12 +58,15 @@ class EventCounts:
         self.commit_seconds = 0.0
         self.dropped_by_emit = 0
         self.dropped_by_writer = 0
+        self.published = 0
+        self.unpublished = 0
         self.depth = 0
         self.state = WRITING
         self._flushed = dict(self.totals)
         self._flushed_commits = list(self.commits)
         self._flushed_seconds = 0.0
         self._flushed_dropped = 0
+        self._flushed_published = (0, 0)
 
     def count(self, kind: str, result: Result, number: int = 1) -> None:
         """Add events. By the log's thread only."""
@@ -91,5 +100,11 @@ class EventCounts:
         self._commit._sum.inc(seconds - self._flushed_seconds)
         self._dropped.inc(dropped - self._flushed_dropped)
         self._flushed_commits, self._flushed_seconds, self._flushed_dropped = commits, seconds, dropped
+        published = (self.published, self.unpublished)
+        for result, now, before in zip(
+            ("added", "left out"), published, self._flushed_published, strict=True
+        ):
+            self._published.labels(result).inc(now - before)
+        self._flushed_published = published
         self._depth.set(self.depth)
         self._state.set(self.state)

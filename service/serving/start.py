@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from service.api.auth import Gate
 from service.api.compat.botify_station import check_station
-from service.events.series import take_series
+from service.events.open import check_events
 from service.recommender.live import LiveBundle
 from service.serving.listeners import listen, reserve
 from service.serving.reload import load_published
@@ -37,8 +37,7 @@ def serve(settings: Settings, *, supervised: bool = True) -> int:
     # The first process of a container has no default actions: without a handler it could not be stopped while loading.
     signal.signal(signal.SIGTERM, _leave)
     Gate(settings)
-    if settings.events_dir is not None:
-        take_series(settings.events_dir, 0).release()
+    check_events(settings)
     count = (settings.workers or available_cores()) if supervised else 1
     check_history(settings, count)
     listeners = reserve(settings.host, settings.port, count)
