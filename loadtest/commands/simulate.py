@@ -54,6 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--protocol", choices=("auto", *PROTOCOLS), default="auto", help="default: ask the service at /")
     add("--model", default="default", help="reco protocol: whom to ask; default: default")
     add("--k", type=_count, default=10, help="reco protocol: items to a slate; default: 10")
+    add(
+        "--view-from",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="reco protocol: a track left before that is reported as an impression, no view; default: 0",
+    )
     add("--token", default=os.environ.get("RECO_TOKEN"), help="bearer token; default: RECO_TOKEN")
     add("--concurrency", type=_count, default=16, help="listeners at a time, a process; default: 16")
     add("--processes", type=_count, default=1, metavar="P", help="default: 1")
@@ -140,7 +147,7 @@ def _result(
 def _target(args: argparse.Namespace) -> Target:
     if args.agent is not None:
         return Target(agent=args.agent)
-    target = Target(args.url, model=args.model, k=args.k, token=args.token)
+    target = Target(args.url, model=args.model, k=args.k, view_from=args.view_from, token=args.token)
     spoken = asyncio.run(protocol_of(target))
     return replace(target, protocol=spoken if args.protocol == "auto" else args.protocol)
 
@@ -192,6 +199,16 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share of 0 to 1")
+    return share
 
 
 def _seed(text: str) -> int:

@@ -63,11 +63,16 @@ class Botify:
 
 class Reco:
     """GET /reco/{model}/{user} and POST /v1/events: a `view` for each track with the share heard as its value, and for
-    the last of a session `last`. A slate is played from its top, what was played in the session left out.
+    the last of a session `last`. A track left before `view_from` of it was heard is no view but an `impression`, which
+    a service does not count among what the user took. A slate is played from its top, what was played in the session
+    left out.
     """
 
-    def __init__(self, connection: Connection, n_tracks: int, *, model: str, k: int, run: str) -> None:
+    def __init__(
+        self, connection: Connection, n_tracks: int, *, model: str, k: int, run: str, view_from: float = 0.0
+    ) -> None:
         self._connection, self._n_tracks, self._k, self._run = connection, n_tracks, k, run
+        self._view_from = view_from
         self._path = f"/reco/{quote(model, safe='')}/"
         self._shown_in: str | None = None
         self._sent = 0
@@ -76,7 +81,9 @@ class Reco:
         """Report the listen, then ask."""
         if len(played) == 1:
             self._shown_in = None
-        await self._report("view", user, played[-1], at_ms)
+        await self._report(
+            "view" if played[-1].time >= self._view_from else "impression", user, played[-1], at_ms
+        )
         answer = await self._connection.ask("GET", f"{self._path}{user}?k={self._k}")
         if answer.status != 200:
             raise ServiceFault(f"status {answer.status} to /reco")

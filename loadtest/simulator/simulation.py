@@ -24,13 +24,14 @@ PROTOCOLS = ("botify", "reco")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask: the service at `url` by its protocol, or one of AGENTS. k, model, token: of the reco protocol."""
+    """Whom to ask: the service at `url` by its protocol, or one of AGENTS. The rest is of the reco protocol."""
 
     url: str | None = None
     protocol: str = "botify"
     agent: str | None = None
     model: str = "default"
     k: int = 10
+    view_from: float = 0.0
     token: str | None = None
     timeout_s: float = 30.0
 
@@ -48,7 +49,9 @@ class Target:
             return rule(catalogue, day.seed * 1_000_003 + day.day)
         if self.protocol == "botify":
             return Botify(self.connection(), len(catalogue))
-        return Reco(self.connection(), len(catalogue), model=self.model, k=self.k, run=run)
+        return Reco(
+            self.connection(), len(catalogue), model=self.model, k=self.k, run=run, view_from=self.view_from
+        )
 
 
 async def protocol_of(target: Target) -> str:

@@ -132,6 +132,7 @@ def test_nobody_at_the_address_is_bad_input() -> None:
         ("--agent", "random", "--seed", "-1"),
         ("--agent", "random", "--from", "yesterday"),
         ("--agent", "random", "--fail-below", "0.9"),
+        ("--agent", "random", "--view-from", "1.1"),
         ("--agent", "random", "--catalogue", "nowhere"),
         ("--agent", "random", "--tracks", "tracks.json"),
         (),
