@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -276,6 +277,8 @@ def _pool(url: str) -> ConnectionPool:
             socket_timeout=None,
             socket_connect_timeout=None,
             health_check_interval=0,
+            # hiredis makes room for as many elements as a reply claims to have: `*1000000000` costs it 8 GB.
+            parser_class=_AsyncRESP2Parser,
         )
         _new(pool)
     except (ValueError, TypeError) as error:

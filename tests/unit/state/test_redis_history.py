@@ -36,11 +36,11 @@ async def test_replicas_share_what_each_of_them_heard(server: RedisServer) -> No
         assert await one.items(1) == await other.items(1) == (10, 20)
 
 
-async def test_a_history_is_a_list_that_a_person_can_read(server: RedisServer) -> None:
+async def test_a_history_is_a_text_that_a_person_can_read(server: RedisServer) -> None:
     async with in_redis(server, ttl_s=50) as kept:
         await kept.history.append([*did(17, 50, 1), *did("17", "item/3")])
-    assert server.run("LRANGE", "reco:history:17", 0, -1) == [b"[17,50]", b"[17,1]"]
-    assert server.run("LRANGE", 'reco:history:"17"', 0, -1) == [b'["17","item/3"]']
+    assert server.run("GET", "reco:history:17") == b"[17,50]\n[17,1]"
+    assert server.run("GET", 'reco:history:"17"') == b'["17","item/3"]'
     assert 0 < server.run("PTTL", "reco:history:17") <= 50_000
 
 
@@ -65,16 +65,16 @@ async def test_appending_lets_a_history_live_on(server: RedisServer) -> None:
         [b"[1,null]"],
         [b"[1,[2]]"],
         [b"10"],
-        [b""],
+        [b"[1,10]", b""],
         [b"\xff"],
-        [b"[1,10],[1,20]"],
+        [b"[1,10][1,20]"],
         [b"[1,10", b"1,20]"],
     ],
 )
 async def test_another_users_or_unreadable_values_are_a_disclosed_miss(
     server: RedisServer, elements: list[bytes]
 ) -> None:
-    server.run("RPUSH", "reco:history:1", *elements)
+    server.run("SET", "reco:history:1", b"\n".join(elements))
     async with in_redis(server) as kept:
         await kept.history.append(did(2, 20))
         found = await kept.history.recent_many([1, 2], never())
@@ -85,7 +85,7 @@ async def test_another_users_or_unreadable_values_are_a_disclosed_miss(
 
 
 async def test_a_key_of_another_type_is_left_alone_and_holds_up_nobody(server: RedisServer) -> None:
-    server.run("SET", "reco:history:1", "precious")
+    server.run("RPUSH", "reco:history:1", "[1,30]")
     async with in_redis(server) as kept:
         await kept.history.append([*did(1, 10), *did(2, 20)])
         found = await kept.history.recent_many([1, 2], never())
@@ -93,7 +93,14 @@ async def test_a_key_of_another_type_is_left_alone_and_holds_up_nobody(server: R
         assert kept.counts.lost == 1
         kept.history.flush_counts()
         assert kept.counts.unsaved == 0
-    assert server.run("GET", "reco:history:1") == b"precious"
+    assert server.run("LRANGE", "reco:history:1", 0, -1) == [b"[1,30]"]
+
+
+async def test_what_is_not_the_users_own_goes_with_the_next_event(server: RedisServer) -> None:
+    server.run("SET", "reco:history:1", b"nonsense\n[1,10]\n[2,20]\n")
+    async with in_redis(server) as kept:
+        await kept.history.append(did(1, 30))
+        assert await kept.items(1) == (10, 30)
 
 
 async def test_what_a_full_server_refuses_is_known_here_and_saved_later(server: RedisServer) -> None:
@@ -103,12 +110,12 @@ async def test_what_a_full_server_refuses_is_known_here_and_saved_later(server: 
         try:
             await kept.history.append(did(1, 20))
             assert await kept.items(1) == (10, 20)
-            assert server.run("LLEN", "reco:history:1") == 1
+            assert server.run("GET", "reco:history:1") == b"[1,10]"
             assert (kept.counts.saved, kept.counts.deferred) == (1, 1)
         finally:
             server.run("CONFIG", "SET", "maxmemory", 0)
         await until(lambda: kept.counts.saved == 2)
-        assert server.run("LLEN", "reco:history:1") == 2
+        assert server.run("GET", "reco:history:1") == b"[1,10]\n[1,20]"
 
 
 async def test_what_was_acknowledged_while_it_was_away_is_saved_when_it_is_back(server: RedisServer) -> None:
@@ -209,5 +216,5 @@ async def test_a_caller_who_gives_up_waiting_loses_no_event(server: RedisServer)
         with contextlib.suppress(asyncio.CancelledError):
             await appending
         proxy.delay_s = 0.0
-        await until(lambda: server.run("LLEN", "reco:history:1") == 1)
+        await until(lambda: server.run("GET", "reco:history:1") == b"[1,10]")
         assert await kept.items(1) == (10,)

@@ -179,6 +179,8 @@ async def test_a_slow_server_stays_out_until_it_is_fast_again(server: RedisServe
         b"$-1\r\n",
         b"*2\r\n$1\r\na\r\n",
         b"*1000000000\r\n",
+        b"*1\r\n" * 10_000,
+        b"$99999999999\r\n",
         b"\x00\xff" * 100,
         b":12\r\n",
         b"-LOADING Redis is loading the dataset in memory\r\n-LOADING\r\n",
