@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ from service.bundle.store import ArtifactStore
 from service.domain import Clock
 from service.errors import InputError
 from service.events.open import open_events
+from service.policy.experiments import Experiments, check_experiments
+from service.policy.experiments_file import ExperimentsFile, read_experiments
+from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 from service.state.open import open_history
@@ -60,19 +64,24 @@ def create_app(
     *,
     load: Callable[[Path], Bundle] = load_bundle,
     live: LiveBundle | None = None,
+    experiments: ExperimentsFile | None = None,
     clock: Clock = time.perf_counter,
+    wall_clock: Clock = time.time,
 ) -> RecoApp:
     """Make the app; nothing is read or built before its lifespan begins.
 
     `live`: a bundle made live already (before a fork, so that workers share its memory). Without it the lifespan reads
-    the published one; a bundle that is refused, or settings without a token, end the start-up with BundleRefused or
+    the published one; so it is with `experiments`. `wall_clock`: Unix time in seconds, by which experiments start and
+    end. A bundle that is refused, or settings without a token, end the start-up with BundleRefused or
     InputError.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = _build(settings, clock)
-        services.serving.live = live if live is not None else _read_published(settings, load, clock)
+        serves = live if live is not None else _read_published(settings, load, clock)
+        services = _with_experiments(services, experiments, serves, wall_clock)
+        services.serving.live = serves
         services.serving.heartbeat_at = clock()
         services.log.start()
         if services.events is not None:
@@ -97,11 +106,7 @@ def create_app(
             await asyncio.gather(*tasks, return_exceptions=True)
             if station is not None:
                 await station.stop()
-            if services.events is not None:
-                await services.events.close()
-            if services.history is not None:
-                await services.history.close()
-            services.flush_counts()
+            await _close(services)
             app.hot = app.observed = None
             services.log.stop()
 
@@ -142,6 +147,39 @@ def _build(settings: Settings, clock: Clock) -> Services:
     history = open_history(settings, telemetry, say)
     events = open_events(settings, telemetry, say)
     return Services(settings, gate, telemetry, log, clock, events=events, history=history)
+
+
+async def _close(services: Services) -> None:
+    """End what the lifespan began, and count the last of it."""
+    if services.shadows is not None:
+        services.shadows.close()
+    if services.events is not None:
+        await services.events.close()
+    if services.history is not None:
+        await services.history.close()
+    services.flush_counts()
+
+
+def _with_experiments(
+    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock
+) -> Services:
+    """Add what RECO_EXPERIMENTS declares; nothing where nothing is. Raises InputError."""
+    path = services.settings.experiments
+    if given is None and path is not None:
+        given = read_experiments(path)
+        check_experiments(given, path, live)
+    if given is None:
+        return services
+
+    def say(level: str, message: str, **fields: Any) -> None:
+        services.log.event(time.time(), level, message, **fields)
+
+    telemetry = services.telemetry
+    return dataclasses.replace(
+        services,
+        experiments=Experiments(given, telemetry, clock=wall_clock, say=say) if given.experiments else None,
+        shadows=Shadows(given, telemetry, clock=services.clock, say=say) if given.shadows else None,
+    )
 
 
 def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: Clock) -> LiveBundle:

@@ -178,6 +178,9 @@ class Settings(BaseSettings):
     botify_seed: int | None = Field(
         None, ge=0, description="seed of the botify profile's chance; without it every start differs"
     )
+    experiments: Path | None = Field(
+        None, description="TOML file of experiments and shadow plans, read once at the start"
+    )
     max_requests: int = Field(
         0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )

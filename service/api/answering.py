@@ -15,6 +15,10 @@ from service.api.guarded import deadline_of, services_of
 from service.api.services import Services
 from service.domain import Deadline, Plan, Query, Slate
 from service.errors import NotReady, RequestError
+from service.events.schema import NO_TREATMENTS
+from service.policy.assignment import chance_of
+from service.policy.experiments import Assignment
+from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
 from service.recommender.pipeline import recommend
 from service.state.history import NOTHING, Recent
@@ -29,6 +33,22 @@ def live_of(services: Services) -> LiveBundle:
     if live is None:
         raise NotReady
     return live
+
+
+def assigned(
+    query: Query, model_name: str, event_id: str, live: LiveBundle, services: Services
+) -> tuple[Query, Assignment]:
+    """Decide once how a query is answered: by the user's treatments, or by the model that was asked for.
+
+    `event_id`: of the impression that will be logged. Raises ModelNotFound.
+    """
+    experiments = services.experiments
+    assignment = None if experiments is None else experiments.assign(query.user_id, model_name, live)
+    if assignment is None:
+        return query, Assignment(plan_for(model_name, live), NO_TREATMENTS, b"")
+    if assignment.plan.exploration is not None:
+        query = dataclasses.replace(query, seed=chance_of(event_id, query.user_id))
+    return query, assignment
 
 
 async def recent_of(queries: Sequence[Query], services: Services, deadline: Deadline) -> list[Recent]:
@@ -81,10 +101,14 @@ def slate_for(
     return slate
 
 
-def slate_response(request: Request, document: Any, slate: Slate, plan: Plan, live: LiveBundle) -> Response:
+def slate_response(
+    request: Request, document: Any, slate: Slate, plan: Plan, live: LiveBundle, treatments: bytes = b""
+) -> Response:
     """Answer with a document made of a slate, disclose in headers and log what made it, and count the answer."""
     services, deadline = services_of(request), deadline_of(request)
     headers = {"X-Reco-Model": plan.model, "X-Reco-Source": slate.source, **degraded_header(slate.degraded)}
+    if treatments:
+        headers["X-Reco-Treatment"] = treatments.decode()
     response = bundle_response(document, live, slate.timings, deadline, headers)
     request.state.disclosed = (plan.model, slate.source, slate.degraded)
     counts = services.telemetry.model(plan.model)

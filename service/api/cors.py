@@ -7,8 +7,8 @@ from collections.abc import Iterable
 Headers = list[tuple[bytes, bytes]]
 
 _EXPOSED = (
-    b"X-Request-Id, X-Reco-Bundle, X-Reco-Model, X-Reco-Source, X-Reco-Degraded, Server-Timing, WWW-Authenticate, "
-    b"Retry-After"
+    b"X-Request-Id, X-Reco-Bundle, X-Reco-Model, X-Reco-Source, X-Reco-Degraded, X-Reco-Treatment, "
+    b"Server-Timing, WWW-Authenticate, Retry-After"
 )
 _PREFLIGHT: Headers = [
     (b"access-control-allow-methods", b"GET, HEAD, POST, OPTIONS"),

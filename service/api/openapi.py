@@ -61,6 +61,10 @@ _RESPONSE_HEADERS: Mapping[str, tuple[str, str]] = {
     "X-Reco-Model": ("the model that answered, by its real name", "als"),
     "X-Reco-Source": ("where the leading items came from", "personal"),
     "X-Reco-Degraded": ("stages skipped or overrun, by commas; absent when the line ran whole", "retrieve"),
+    "X-Reco-Treatment": (
+        "experiment=treatment, by commas; absent where the user is in no experiment",
+        "ranking=als",
+    ),
     "Server-Timing": ("milliseconds by stage", "retrieve;dur=0.041, complete;dur=0.006, total;dur=0.083"),
 }
 

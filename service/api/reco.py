@@ -7,7 +7,8 @@ ids, the pipeline, bytes, counts.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -22,7 +23,9 @@ from service.api.ids import parse_budget_s, parse_k, parse_user_id
 from service.api.services import Services
 from service.domain import Deadline, IdKind, Plan, Query, Slate, UserId
 from service.errors import ModelNotFound, NotReady, RequestError
-from service.events.schema import Impression
+from service.events.schema import NO_TREATMENTS, Impression
+from service.policy.assignment import chance_of
+from service.policy.experiments import Assignment
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
 from service.state.history import NOTHING
@@ -33,6 +36,7 @@ _METHODS = frozenset({"GET", "HEAD"})
 _NOT_FOUND = Fault(404, "http_exception", "Not Found")
 _NOT_ALLOWED = Fault(405, "http_exception", "Method Not Allowed", headers={"Allow": "GET, HEAD"})
 _SHOWN_NAME = 64
+_MOST_ASSIGNED = 4096
 _TWICE = b"given twice"
 
 _READ = frozenset(
@@ -49,29 +53,51 @@ _READ = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Model:
+    """`name`: as it was asked for."""
+
+    name: str
     plan: Plan
     counts: ModelCounts
     headers: Headers
+    treatments: Mapping[str, str]
 
 
 class _Bound:
     """One live bundle's models with all that their requests need, by their segment of the path."""
 
-    __slots__ = ("kind", "live", "models")
+    __slots__ = ("_assigned", "_telemetry", "kind", "live", "models")
 
     def __init__(self, live: LiveBundle, services: Services) -> None:
-        self.live = live
+        self.live, self._telemetry = live, services.telemetry
+        self._assigned: dict[Assignment, _Model] = {}
         self.kind: IdKind = live.bundle.manifest.user_id_kind
-        bundle_id = live.bundle_id.encode()
         self.models: dict[bytes, _Model] = {}
         for name in live.models:
             plan = plan_for(name, live)
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"x-reco-bundle", bundle_id),
-                (b"x-reco-model", plan.model.encode()),
-            ]
-            self.models[name.encode()] = _Model(plan, services.telemetry.model(plan.model), headers)
+            self.models[name.encode()] = _Model(
+                name, plan, services.telemetry.model(plan.model), self._headers(plan), NO_TREATMENTS
+            )
+        if services.experiments is not None:
+            services.experiments.bind(live)
+
+    def _headers(self, plan: Plan) -> Headers:
+        return [
+            (b"content-type", b"application/json"),
+            (b"x-reco-bundle", self.live.bundle_id.encode()),
+            (b"x-reco-model", plan.model.encode()),
+        ]
+
+    def under(self, assignment: Assignment, asked: _Model) -> _Model:
+        """What a request needs that experiments have a plan for."""
+        model = self._assigned.get(assignment)
+        if model is None:
+            plan = assignment.plan
+            headers = [*self._headers(plan), (b"x-reco-treatment", assignment.header)]
+            counts = self._telemetry.model(plan.model)
+            model = _Model(asked.name, plan, counts, headers, assignment.treatments)
+            if len(self._assigned) < _MOST_ASSIGNED:
+                self._assigned[assignment] = model
+        return model
 
     def find(self, segment: bytes) -> _Model:
         """Find a model by its path segment. Raises ModelNotFound."""
@@ -87,7 +113,9 @@ class _Bound:
 class _Answer:
     """An answer on its way out, and what is to be said of it afterwards."""
 
-    __slots__ = ("body", "bundle_id", "counts", "headers", "slate", "status", "user_id")
+    __slots__ = (
+        "body", "bundle_id", "compared", "counts", "headers", "slate", "status", "treatments", "user_id",
+    )  # fmt: skip
 
     def __init__(
         self, status: int, headers: Headers, body: bytes, counts: ModelCounts, slate: Slate | None,
@@ -95,6 +123,9 @@ class _Answer:
     ) -> None:  # fmt: skip
         self.status, self.headers, self.body, self.counts, self.slate = status, headers, body, counts, slate
         self.user_id, self.bundle_id = user_id, bundle_id
+        self.treatments = NO_TREATMENTS
+        self.compared: tuple[Query, str, LiveBundle] | None = None
+        """What shadow plans are told: the query, the model asked for, and the bundle."""
 
 
 class _Asked:
@@ -171,7 +202,7 @@ class RecoRoute:
         s = self._s
         try:
             if asked.method in _METHODS:
-                return await self._answer(asked, deadline)
+                return await self._answer(asked, deadline, request_id)
             return self._other_method(asked)
         except RequestError as error:
             return self._refuse(fault_of(error, s.settings.missing_token_status), asked)
@@ -181,7 +212,7 @@ class RecoRoute:
             )
             return self._refuse(SERVER_ERROR, asked)
 
-    async def _answer(self, asked: _Asked, deadline: Deadline) -> _Answer:
+    async def _answer(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
         """Check token, user and model in the order the settings give, then k and the budget, then recommend."""
         s = self._s
         settings = s.settings
@@ -201,13 +232,23 @@ class RecoRoute:
         if asked.budget is not None:
             deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
         query = Query(user_id, k)
+        if s.experiments is not None:
+            assignment = s.experiments.assign(user_id, model.name, live)
+            if assignment is not None:
+                model = bound.under(assignment, model)
+                if model.plan.exploration is not None:
+                    query = Query(user_id, k, seed=chance_of(request_id.decode(), user_id))
         recent = NOTHING if s.history is None else await s.history.recent(user_id, deadline)
         slate = slate_for(query, model.plan, live, s, deadline, recent)
         if type(user_id) is int:
             body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
         else:
             body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
-        return _Answer(200, model.headers, body, model.counts, slate, user_id, live.bundle_id)
+        answer = _Answer(200, model.headers, body, model.counts, slate, user_id, live.bundle_id)
+        answer.treatments = model.treatments
+        if s.shadows is not None:
+            answer.compared = (replace(query, recent=recent.items), model.name, live)
+        return answer
 
     def follow(self) -> None:
         """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""
@@ -256,9 +297,12 @@ class RecoRoute:
         if events is not None and slate is not None and asked.method == "GET":
             events.emit(
                 Impression(
-                    time.time(), request_id.decode(), answer.user_id, answer.bundle_id, counts.model, slate, seconds
+                    time.time(), request_id.decode(), answer.user_id, answer.bundle_id, counts.model, slate, seconds,
+                    answer.treatments, slate.propensities,
                 )
             )  # fmt: skip
+        if answer.compared is not None and slate is not None and self._s.shadows is not None:
+            self._s.shadows.offer(*answer.compared, slate)
         log = self._s.log
         if log.requests:
             source, degraded = (None, ()) if slate is None else (slate.source, slate.degraded)

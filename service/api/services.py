@@ -11,6 +11,8 @@ from service.access_log import AccessLog
 from service.api.auth import Gate
 from service.domain import Clock
 from service.events.log import EventLog
+from service.policy.experiments import Experiments
+from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle
 from service.settings import Settings
 from service.state.history import UserHistory
@@ -70,6 +72,9 @@ class Services:
     """None: RECO_EVENTS_DIR is not set, and nothing is logged."""
     history: UserHistory | None = None
     """None: RECO_HISTORY=off, and users are known as the bundle has them."""
+    experiments: Experiments | None = None
+    """None: RECO_EXPERIMENTS is not set, or declares none."""
+    shadows: Shadows | None = None
 
     def flush_counts(self) -> None:
         """Carry what was counted since the last time to where a scrape finds it."""
@@ -79,3 +84,5 @@ class Services:
             self.events.flush_counts()
         if self.history is not None:
             self.history.flush_counts()
+        if self.experiments is not None:
+            self.experiments.flush_counts()

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
 from service.api.answering import (
+    assigned,
     bundle_response,
     degraded_header,
     live_of,
@@ -34,10 +35,10 @@ from service.api.v1_schemas import (
     SimilarAnswer,
     SimilarBody,
 )
-from service.domain import Deadline, IdKind, ItemFilter, Plan, Query, Slate, UserId
+from service.domain import Deadline, IdKind, ItemFilter, Query, Slate, UserId
 from service.errors import InvalidRequest, RequestError, UserNotFound
-from service.events.schema import Impression
-from service.policy.plan import plan_for
+from service.events.schema import Impression, event_id_of
+from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle, LiveModel
 from service.recommender.retrieval import FactorsRetriever, HnswRetriever
 from service.recommender.similar import similar
@@ -66,6 +67,10 @@ _DISCLOSED_SLATE: dict[str, Any] = {
     "X-Reco-Degraded": {
         "schema": {"type": "string"},
         "description": "stages that were skipped or overran, by commas; absent when the line ran whole",
+    },
+    "X-Reco-Treatment": {
+        "schema": {"type": "string"},
+        "description": "experiment=treatment, by commas; absent where the user is in no experiment",
     },
 }
 
@@ -118,11 +123,12 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     if body.budget_ms is not None:
         deadline.lower(body.budget_ms / 1000)
     live = live_of(services)
-    query, plan = _checked(body, live, services, ("body",))
-    slate = await slate_of(query, plan, live, services, deadline)
-    answer = {"request_id": request.state.request_id, "bundle": live.bundle_id, **_described(slate, plan)}
-    _log_shown(request, body.user_id, slate, plan, live)
-    return slate_response(request, answer, slate, plan, live)
+    request_id: str = request.state.request_id
+    query, assignment = _checked(body, live, services, ("body",), request_id)
+    slate = await slate_of(query, assignment.plan, live, services, deadline)
+    answer = {"request_id": request_id, "bundle": live.bundle_id, **_described(slate, assignment)}
+    _log_shown(request, body.user_id, slate, assignment, live)
+    return slate_response(request, answer, slate, assignment.plan, live, assignment.header)
 
 
 @v1.post(
@@ -148,20 +154,20 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
     live = live_of(services)
     request_id: str = request.state.request_id
     turn = _Turn(deadline)
-    fit, faults = await _check_all(body, live, services, turn)
+    fit, faults = await _check_all(body, live, services, turn, request_id)
     recents = await recent_of([query for _, query, _ in fit], services, deadline)
     results: list[dict[str, Any]] = [{} for _ in body.queries]
     degraded: dict[str, None] = {}
-    for (number, query, plan), recent in zip(fit, recents, strict=True):
+    for (number, query, assignment), recent in zip(fit, recents, strict=True):
         try:
-            slate = slate_for(query, plan, live, services, deadline, recent)
+            slate = slate_for(query, assignment.plan, live, services, deadline, recent)
         except RequestError as error:
             faults[number] = [fault_of(_placed(error, ("body", "queries", number)))]
         else:
             degraded.update(dict.fromkeys(slate.degraded))
-            described = _described(slate, plan)
+            described = _described(slate, assignment)
             results[number] = {"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}}
-            _log_shown(request, query.user_id, slate, plan, live, number)
+            _log_shown(request, query.user_id, slate, assignment, live, number)
         await turn.over()
     for number, found in faults.items():
         results[number] = {"problem": problem_of(found, request_id)}
@@ -264,15 +270,16 @@ class _Turn:
 
 
 async def _check_all(
-    body: BatchBody, live: LiveBundle, services: Services, turn: _Turn
-) -> tuple[list[tuple[int, Query, Plan]], dict[int, list[Fault]]]:
+    body: BatchBody, live: LiveBundle, services: Services, turn: _Turn, request_id: str
+) -> tuple[list[tuple[int, Query, Assignment]], dict[int, list[Fault]]]:
     """Check a batch's queries: those that are fit, by number, and the faults of the others."""
-    fit: list[tuple[int, Query, Plan]] = []
+    fit: list[tuple[int, Query, Assignment]] = []
     faults: dict[int, list[Fault]] = {}
     for number, raw in enumerate(body.queries):
         place = ("body", "queries", number)
         try:
-            fit.append((number, *_checked(_query(raw, place), live, services, place)))
+            event_id = event_id_of(request_id, number)
+            fit.append((number, *_checked(_query(raw, place), live, services, place, event_id)))
         except _Malformed as error:
             faults[number] = error.faults
         except RequestError as error:
@@ -289,8 +296,10 @@ def _placed(error: RequestError, place: Place) -> RequestError:
     return error
 
 
-def _checked(asked: RecommendQuery, live: LiveBundle, services: Services, place: Place) -> tuple[Query, Plan]:
-    """Check what only the live bundle and the settings know. Raises RequestError."""
+def _checked(
+    asked: RecommendQuery, live: LiveBundle, services: Services, place: Place, event_id: str
+) -> tuple[Query, Assignment]:
+    """Check what only the live bundle and the settings know, and assign. Raises RequestError."""
     manifest = live.bundle.manifest
     if asked.user_id is None and asked.history is None:
         raise InvalidRequest((*place, "user_id"), "missing", "Give a user_id or a history")
@@ -298,7 +307,7 @@ def _checked(asked: RecommendQuery, live: LiveBundle, services: Services, place:
         check_kind(asked.user_id, manifest.user_id_kind, (*place, "user_id"))
         if isinstance(asked.user_id, int) and asked.user_id > services.settings.max_user_id:
             raise UserNotFound(asked.user_id)
-    plan = plan_for(asked.model, live)
+    live.resolve(asked.model)
     _check_kinds(asked.history or (), manifest.item_id_kind, (*place, "history"))
     query = Query(
         user_id=asked.user_id,
@@ -307,7 +316,7 @@ def _checked(asked: RecommendQuery, live: LiveBundle, services: Services, place:
         filter=None if asked.filter is None else _filter(asked.filter, manifest.item_id_kind, place),
         exclude_seen=asked.exclude_seen,
     )
-    return query, plan
+    return assigned(query, asked.model, event_id, live, services)
 
 
 def _filter(asked: FilterBody, kind: IdKind, place: Place) -> ItemFilter:
@@ -349,7 +358,7 @@ def _log_shown(
     request: Request,
     user_id: UserId | None,
     slate: Slate,
-    plan: Plan,
+    assignment: Assignment,
     live: LiveBundle,
     part: int | None = None,
 ) -> None:
@@ -361,14 +370,16 @@ def _log_shown(
         request_id: str = request.state.request_id
         log.emit(
             Impression(
-                time.time(), request_id, user_id, live.bundle_id, plan.model, slate, seconds, part=part
+                time.time(), request_id, user_id, live.bundle_id, assignment.plan.model, slate, seconds,
+                assignment.treatments, slate.propensities, part,
             )
-        )
+        )  # fmt: skip
 
 
-def _described(slate: Slate, plan: Plan) -> dict[str, Any]:
+def _described(slate: Slate, assignment: Assignment) -> dict[str, Any]:
     return {
-        "model": plan.model,
+        "model": assignment.plan.model,
+        "treatments": dict(assignment.treatments),
         "source": slate.source,
         "degraded": slate.degraded,
         "items": [

@@ -143,6 +143,7 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "request_id": "5f0c8a4e3d7b-1a",
     "bundle": "9b2f4c7d1a3e5f60",
     "model": "als",
+    "treatments": {"ranking": "als"},
     "source": "personal",
     "degraded": [],
     "items": [
@@ -184,6 +185,9 @@ class RecommendAnswer(_Told):
     request_id: str
     bundle: str
     model: str = Field(description="the model that answered, by its real name")
+    treatments: dict[str, str] = Field(
+        {}, description="experiment -> the user's treatment; empty where they are in none"
+    )
     source: Source
     degraded: list[str] = Field(
         description="stages that were skipped or overran; empty when the line ran whole"

@@ -77,11 +77,10 @@ class Impression(NamedTuple):
     def payload(self) -> bytes:
         """Encode for the log."""
         slate = self.slate
-        event_id = self.request_id if self.part is None else f"{self.request_id}/{self.part}"
         return orjson.dumps(
             {
                 "type": "impression",
-                "event_id": event_id,
+                "event_id": event_id_of(self.request_id, self.part),
                 "request_id": self.request_id,
                 "timestamp_ms": int(self.at * 1000),
                 "user_id": self.user_id,
@@ -99,6 +98,11 @@ class Impression(NamedTuple):
 
 
 Event = Feedback | Impression
+
+
+def event_id_of(request_id: str, part: int | None) -> str:
+    """Id of an impression: its request's, and its place where the request was a batch."""
+    return request_id if part is None else f"{request_id}/{part}"
 
 
 def is_slate(record: Mapping[str, Any]) -> bool:

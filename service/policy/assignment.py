@@ -16,6 +16,14 @@ def seed_of(salt: str) -> int:
     return mmh3.hash(salt) & 0xFFFFFFFF
 
 
+def chance_of(event_id: str, user_id: object) -> int:
+    """Seed of what one answer leaves to chance: 128 bits, made of ids that are logged with it: it can be replayed.
+
+    The user is part of it: a client that names all its requests alike must not draw all its users the same slate.
+    """
+    return mmh3.hash128(f"{event_id}\0{user_id}", signed=False)
+
+
 def place_of(user: str, seed: int) -> int:
     """Place of a user in [0, SPAN) under a salt's seed. The ids 7 and "7" are one user."""
     return mmh3.hash(user, seed, signed=False)

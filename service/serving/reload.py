@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import sys
@@ -17,6 +18,8 @@ from service.api.services import Services
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
 from service.errors import BundleRefused, RecoError
+from service.policy.experiments import check_experiments
+from service.policy.experiments_file import ExperimentsFile, read_experiments
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 
@@ -43,10 +46,14 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A bundle made live, and the pointer's stamp from before it was read: a change since then shows."""
+    """A bundle made live, and the pointer's stamp from before it was read: a change since then shows.
+
+    `experiments`: read once with the first bundle, so that every worker, whenever it is forked, divides users alike.
+    """
 
     live: LiveBundle
     stamp: Stamp | None
+    experiments: ExperimentsFile | None = None
 
 
 def load_published(settings: Settings) -> Published:
@@ -54,6 +61,16 @@ def load_published(settings: Settings) -> Published:
     store = ArtifactStore(settings.artifacts)
     stamp = Stamp.of(store.pointer)
     return Published(go_live(load_bundle(store.current()), retriever=settings.retriever), stamp)
+
+
+def with_experiments(settings: Settings, published: Published) -> Published:
+    """Add what RECO_EXPERIMENTS declares. Raises InputError for a file that is not fit, or not for this bundle."""
+    path = settings.experiments
+    if path is None:
+        return published
+    declared = read_experiments(path)
+    check_experiments(declared, path, published.live)
+    return dataclasses.replace(published, experiments=declared)
 
 
 class Reloader:

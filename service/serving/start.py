@@ -19,7 +19,7 @@ from service.api.compat.botify_station import check_station
 from service.events.open import check_events
 from service.recommender.live import LiveBundle
 from service.serving.listeners import listen, reserve
-from service.serving.reload import load_published
+from service.serving.reload import load_published, with_experiments
 from service.serving.supervisor import Supervisor, settle
 from service.serving.worker import READY, Seat, run_worker
 from service.settings import Settings
@@ -31,8 +31,8 @@ _FIRST_ROW = np.zeros(1, np.int32)
 def serve(settings: Settings, *, supervised: bool = True) -> int:
     """Serve until a signal; returns the exit code.
 
-    Raises InputError (no token, no place for events or histories, port in use, nothing published) and BundleRefused,
-    before anything is forked.
+    Raises InputError (no token, no place for events or histories, port in use, nothing published, experiments that are
+    not fit) and BundleRefused, before anything is forked.
     """
     # The first process of a container has no default actions: without a handler it could not be stopped while loading.
     signal.signal(signal.SIGTERM, _leave)
@@ -44,7 +44,7 @@ def serve(settings: Settings, *, supervised: bool = True) -> int:
     admin = [] if settings.admin_port is None else reserve("127.0.0.1", settings.admin_port, count)
     _raise_descriptor_limit()
     with threadpool_limits(1):
-        published = load_published(settings)
+        published = with_experiments(settings, load_published(settings))
         if "botify" in settings.profiles:
             check_station(settings, published.live)
         settle()

@@ -7,6 +7,7 @@ socket open: connections that wait for a dead worker are served by its successor
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import math
 import os
@@ -296,9 +297,10 @@ class Supervisor:
             return
         try:
             if store.current().name == self.published.live.bundle_id:
-                self.published = Published(self.published.live, stamp)
+                self.published = dataclasses.replace(self.published, stamp=stamp)
                 return
-            self.published = load_published(self.settings)
+            fresh = load_published(self.settings)
+            self.published = dataclasses.replace(fresh, experiments=self.published.experiments)
         except (RecoError, OSError) as error:
             # The successor sees that the pointer is not what it was forked with, tries for itself, and counts it.
             self._not_taken_up = stamp

@@ -44,7 +44,10 @@ class TestAnswers:
     async def test_it_names_request_bundle_model_source_and_timings(self, client: httpx.AsyncClient) -> None:
         response = await client.post(PATH, json={"user_id": 100, "k": 5}, headers={"X-Request-Id": "mine-1"})
         body = response.json()
-        assert list(body) == ["request_id", "bundle", "model", "source", "degraded", "items", "timings_ms"]
+        told = ["request_id", "bundle", "model", "treatments", "source", "degraded", "items", "timings_ms"]
+        assert list(body) == told
+        assert body["treatments"] == {}
+        assert "x-reco-treatment" not in response.headers
         assert body["request_id"] == response.headers["x-request-id"] == "mine-1"
         assert body["bundle"] == response.headers["x-reco-bundle"]
         assert body["model"] == response.headers["x-reco-model"] == "als"
