@@ -36,7 +36,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The hot route's answer, with what its headers disclose. timings_ms: stage -> milliseconds on the server."""
+    """The hot route's answer, with what its headers disclose.
+
+    timings_ms: stage -> milliseconds on the server. treatments: experiment -> what the user got.
+    """
 
     user_id: Id
     items: tuple[Id, ...]
@@ -46,6 +49,7 @@ class Recommendation:
     source: str
     degraded: tuple[str, ...]
     timings_ms: Mapping[str, float]
+    treatments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """/v1's answer, best first. model: by its real name. degraded: stages that were skipped or overran."""
+    """/v1's answer, best first.
+
+    model: by its real name. degraded: stages that were skipped or overran. treatments: experiment -> what the user got.
+    """
 
     request_id: str
     bundle: str
@@ -68,6 +75,7 @@ class Slate:
     degraded: tuple[str, ...]
     items: tuple[Item, ...]
     timings_ms: Mapping[str, float]
+    treatments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def item_ids(self) -> tuple[Id, ...]:

@@ -34,6 +34,7 @@ DEFAULT_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 _DURATION = re.compile(r"\s*([^;,\s]+)\s*;\s*dur=([0-9.]+)")
+_TREATMENT = re.compile(r"([^=,\s]+)=([^=,\s]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _recommendation(response: httpx.Response) -> Recommendation:
         source=headers["x-reco-source"],
         degraded=tuple(name for name in headers.get("x-reco-degraded", "").split(",") if name),
         timings_ms={name: float(ms) for name, ms in _DURATION.findall(headers.get("server-timing", ""))},
+        treatments=dict(_TREATMENT.findall(headers.get("x-reco-treatment", ""))),
     )
 
 
@@ -203,6 +205,7 @@ def _slate(body: Any) -> Slate:
         degraded=tuple(body["degraded"]),
         items=tuple(Item(item["item_id"], item["score"], item["source"]) for item in body["items"]),
         timings_ms=body["timings_ms"],
+        treatments=body.get("treatments", {}),
     )
 
 

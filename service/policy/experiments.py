@@ -21,12 +21,17 @@ from service.bundle.ids import UNKNOWN
 from service.domain import Clock, Exploration, Plan, UserId
 from service.errors import InputError
 from service.policy.assignment import SPAN, place_of, seed_of
-from service.policy.experiments_file import EligibleTable, ExperimentsFile, ExperimentTable, places
+from service.policy.experiments_file import (
+    LAYER_SALT,
+    EligibleTable,
+    ExperimentsFile,
+    ExperimentTable,
+    places,
+)
 from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
 from service.telemetry import Telemetry
 
-LAYER_SALT = "layer/"
 _MOST_KEPT = 4096
 """Combinations of treatments whose plans are kept."""
 
@@ -125,6 +130,8 @@ class Experiments:
 
     def bind(self, live: LiveBundle) -> _Bound:
         """Make ready for a bundle. An experiment that it can't serve is left out whole, and said so."""
+        if self._bound is not None and self._bound.live is live:
+            return self._bound
         fit: dict[str, ExperimentTable] = {}
         for name, one in self._declared.items():
             fault = next(_faults(name, one, live), None)

@@ -28,6 +28,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Names go into a header and into metric labels as they are."""
 UserName = Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Salt = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+LAYER_SALT = "layer/"
+"""A layer divides users by this and its name."""
+MOST_EXPLORED = 1000
+"""Candidates to explore among: so many cost 0.15 ms."""
 _PLAN_KEYS = ("model", "n_candidates", "exploration")
 
 
@@ -68,6 +72,8 @@ class PlanTable(_Table):
     def _a_pool_to_explore(self) -> Self:
         if self.exploration is not None and self.n_candidates is None:
             raise ValueError("'exploration' needs 'n_candidates': how many of the best may be shown")
+        if self.exploration is not None and (self.n_candidates or 0) > MOST_EXPLORED:
+            raise ValueError(f"'exploration' takes at most {MOST_EXPLORED} 'n_candidates'")
         return self
 
 
@@ -109,6 +115,13 @@ class ExperimentTable(_Table):
     eligible: EligibleTable = EligibleTable()
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
+
+    @field_validator("salt")
+    @classmethod
+    def _not_a_layers(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(LAYER_SALT):
+            raise ValueError(f"a salt that begins with {LAYER_SALT!r} may divide users as a layer does")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -58,14 +58,14 @@ def _epsilon(n: int, k: int, epsilon: float, rng: np.random.Generator) -> tuple[
 
     P(best) = 1 - epsilon + epsilon / m, P(another) = epsilon / m.
     """
-    left = list(range(n))
+    left = list(range(n - 1, -1, -1))  # the best last: taking it moves nothing
     chosen: list[int] = []
     propensities: list[float] = []
     draws = rng.random(2 * k).tolist()
     for strays, where in zip(draws[:k], draws[k:], strict=True):
         m = len(left)
         at = int(where * m) if strays < epsilon else 0
-        chosen.append(left.pop(at))
+        chosen.append(left.pop(-1 - at))
         stray = epsilon / m
         propensities.append(stray if at else (1.0 - epsilon + stray if m > 1 else 1.0))
     return chosen, tuple(propensities)

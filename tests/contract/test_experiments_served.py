@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from running import BEARER, ask, running, settings_for
+from factories import tiny_dataset, trained_models, write_tiny_bundle
+from running import BEARER, PATIENCE_S, TOKEN, ask, running, settings_for
 from scipy.stats import chisquare
 
 from service.app import create_app
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
+from service.client import AsyncRecoClient, Question
 from service.domain import Deadline, Exploration, Plan, Query
 from service.errors import InputError
 from service.events.reading import read_records
@@ -183,3 +187,71 @@ async def test_a_file_that_is_not_fit_ends_the_start_up(artifacts: Path, unfit: 
     ):
         async with app.router.lifespan_context(app):
             pass
+
+
+async def test_the_client_tells_the_treatments(artifacts: Path, file: Path) -> None:
+    async with (
+        running(settings_for(artifacts, experiments=file)) as (app, _),
+        AsyncRecoClient("http://service", token=TOKEN, transport=httpx.ASGITransport(app=app)) as client,
+    ):
+        for user in range(100, 130, 3):
+            hot = await client.recommend(user)
+            slate = await client.v1_recommend(Question(user))
+            assert hot.treatments == slate.treatments
+            assert hot.treatments["ranking"] in ("same", "knn")
+
+
+async def test_a_shadow_plan_is_compared_and_changes_no_answer(artifacts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text("[shadows.other]\nmodel = 'knn'\non = ['als']\n", encoding="utf-8")
+    paths = [f"/reco/als/{user}?k=5" for user in range(100, 130, 3)]
+    async with running(settings_for(artifacts)) as (_, client):
+        alone = [(await client.get(path, headers=BEARER)).json() for path in paths]
+    async with running(settings_for(artifacts, experiments=file)) as (_, client):
+        beside = [await client.get(path, headers=BEARER) for path in paths]
+        await client.get("/reco/knn/100", headers=BEARER)
+
+        async def counts() -> dict[str, float]:
+            lines = (await client.get("/metrics")).text.splitlines()
+            found = (line.rsplit(" ", 1) for line in lines if line.startswith("reco_shadow_runs_total{"))
+            return {re.findall(r'result="(\w+)"', name)[0]: float(value) for name, value in found}
+
+        async with asyncio.timeout(PATIENCE_S):
+            while sum((await counts()).values()) != len(paths):  # noqa: ASYNC110 - what is awaited is a metric
+                await asyncio.sleep(0.01)
+        assert (await counts())["compared"] >= 1  # a busy machine may drop the others
+    assert [answer.json() for answer in beside] == alone
+    assert not any("x-reco-treatment" in answer.headers for answer in beside)
+
+
+async def test_a_bundle_that_lacks_a_model_suspends_its_experiment(
+    artifacts: Path, tmp_path: Path, file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tiny_dataset()
+    trained = trained_models(dataset)
+    del trained["knn"]
+    write_tiny_bundle(tmp_path / "poorer", dataset=dataset, models=trained)
+    poorer = go_live(load_bundle(ArtifactStore(tmp_path / "poorer").current()))
+    async with running(settings_for(artifacts, experiments=file)) as (app, client):
+        client.headers.update(BEARER)
+        serving = app.state.services.serving
+        before = [
+            parsed((await client.get(f"/reco/default/{u}")).headers.get("x-reco-treatment"))
+            for u in range(40)
+        ]
+        richer, serving.live = serving.live, poorer
+        during = [
+            parsed((await client.get(f"/reco/default/{u}")).headers.get("x-reco-treatment"))
+            for u in range(40)
+        ]
+        serving.live = richer
+        after = [
+            parsed((await client.get(f"/reco/default/{u}")).headers.get("x-reco-treatment"))
+            for u in range(40)
+        ]
+    assert all("ranking" in treatments for treatments in before)
+    assert during == [
+        {name: t for name, t in treatments.items() if name != "ranking"} for treatments in before
+    ]
+    assert after == before
+    assert "an experiment is suspended" in capfd.readouterr().out

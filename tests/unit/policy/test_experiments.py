@@ -209,6 +209,7 @@ def test_an_experiment_that_a_new_bundle_cannot_serve_is_suspended_whole(
     found = {
         name for user in USERS if (got := experiments.assign(user, "als", live)) for name in got.treatments
     }
+    experiments.bind(live)
     assert found == {"y"}
     assert len(said) == 1
     assert "'nope'" in said[0]

@@ -81,6 +81,11 @@ def test_an_empty_file_declares_nothing(file: Path) -> None:
         ("weight = 3", "weight = 0", "[experiments.ranking.treatments.ease] weight: Input should be greater than 0"),
         ("weight = 3", "weight = inf", "[experiments.ranking.treatments.ease] weight: Input should be"),
         ("n_candidates = 100\n", "", "[experiments.ranking.treatments.ease]: 'exploration' needs 'n_candidates'"),
+        (
+            "n_candidates = 100", "n_candidates = 1001",
+            "[experiments.ranking.treatments.ease]: 'exploration' takes at most 1000 'n_candidates'",
+        ),
+        ("traffic = 0.5", 'salt = "layer/main"', "[experiments.ranking] salt: a salt that begins with 'layer/'"),
         ("epsilon = 0.1", "epsilon = 2", "[experiments.ranking.treatments.ease.exploration] epsilon: Input should be"),
         (
             "epsilon = 0.1", "temperature = 1",

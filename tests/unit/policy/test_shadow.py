@@ -71,7 +71,7 @@ class Rig:
 def live(tmp_path_factory: pytest.TempPathFactory) -> LiveBundle:
     root = tmp_path_factory.mktemp("shadowed")
     write_tiny_bundle(root)
-    return go_live(load_bundle(ArtifactStore(root).current()))
+    return go_live(load_bundle(ArtifactStore(root).current()), clock=lambda: 0.0)  # retrieving costs nothing
 
 
 @pytest.fixture
