@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         10.0, ge=0, le=3600, description="how long open requests may take to end on shutdown"
     )
     events_dir: Path | None = Field(
-        None, description="folder to log events in; without it there is no log and /v1/events answers 503"
+        None, description="folder to log events in; without it there is no log and no /v1/events"
     )
     events_segment_mb: float = Field(
         16.0, gt=0, le=1024, description="size at which a new file of the event log is begun"

@@ -14,7 +14,7 @@ from service.api.guarded import GuardedRoute, bearer, services_of
 from service.api.v1 import EVERYWHERE, PREFIX, WITH_BODY, check_kind, problem_answer
 from service.api.v1_schemas import Identifier
 from service.bundle.manifest import Manifest
-from service.errors import EventsUnavailable, InvalidRequest
+from service.errors import InvalidRequest
 from service.events.schema import MAX_EVENT_ID_CHARACTERS, MAX_TIMESTAMP_MS, Feedback, FeedbackType
 
 MAX_EVENTS = 1_000
@@ -81,7 +81,7 @@ events = APIRouter(
     dependencies=[Depends(bearer)],
     responses={
         **EVERYWHERE,
-        503: problem_answer("the event log can't be written just now, or there is none"),
+        503: problem_answer("the event log can't be written just now, or no bundle is live yet"),
     },
 )
 
@@ -101,8 +101,7 @@ async def append_events(request: Request, body: EventsBody) -> Response:
     """
     services = services_of(request)
     log = services.events
-    if log is None:
-        raise EventsUnavailable("the service runs without RECO_EVENTS_DIR")
+    assert log is not None  # without RECO_EVENTS_DIR there is no such route
     received_ms = time.time_ns() // 1_000_000
     manifest = live_of(services).bundle.manifest
     most = services.settings.max_user_id

@@ -16,7 +16,8 @@ def add_routes(app: FastAPI, families: ErrorFamilies, settings: Settings) -> Non
     """Add them, each with its family of errors, and the document that describes them all."""
     families.add(PREFIX + "/", problems.render)
     app.include_router(v1)
-    app.include_router(events)
+    if settings.events_dir is not None:
+        app.include_router(events)
     if "mts" in settings.profiles:
         mts.join_families(families)
         app.include_router(mts.mts)

@@ -22,7 +22,8 @@ UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 
 
 def app_of(artifacts: Path, **changes: Any) -> RecoApp:
-    return create_app(settings_for(artifacts, profiles=PROFILES, **changes))
+    settings = settings_for(artifacts, profiles=PROFILES, events_dir=artifacts / "events", **changes)
+    return create_app(settings)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,9 @@ def test_limits_in_the_document_are_the_settings(artifacts: Path) -> None:
 def test_profiles_that_are_off_have_neither_routes_nor_words(artifacts: Path) -> None:
     plain = create_app(settings_for(artifacts)).openapi()
     assert not [
-        path for path in plain["paths"] if path.startswith(("/api/", "/recommend_", "/get_", "/index"))
+        path
+        for path in plain["paths"]
+        if path.startswith(("/api/", "/recommend_", "/get_", "/index", "/v1/events"))
     ]
 
 

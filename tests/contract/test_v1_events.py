@@ -159,13 +159,20 @@ async def test_string_ids_are_for_bundles_that_have_them(str_artifacts: Path, tm
         assert [fault.loc for fault in problem.errors or []] == [["body", "events", 0, "item_id"]]
 
 
-async def test_without_a_folder_it_is_a_503_that_says_so(artifacts: Path) -> None:
+async def test_without_a_folder_there_is_no_such_route(artifacts: Path) -> None:
     async with running(settings_for(artifacts)) as (_, client):
+        answer = await client.post("/v1/events", json={"events": [event()]}, headers=BEARER)
+        assert problem_in(answer, 404).type == "urn:reco:problem:not_found"
+
+
+async def test_a_log_that_is_broken_is_a_503_to_come_back_after(artifacts: Path, folder: Path) -> None:
+    async with running(settings_for(artifacts, events_dir=folder)) as (app, client):
+        await app.state.services.events.close()
         answer = await client.post("/v1/events", json={"events": [event()]}, headers=BEARER)
         problem = problem_in(answer, 503)
         assert problem.type == "urn:reco:problem:events_unavailable"
-        assert "RECO_EVENTS_DIR" in problem.detail
         assert answer.headers["retry-after"] == "1"
+        assert (await client.get("/reco/default/100", headers=BEARER)).status_code == 200
 
 
 async def test_a_token_is_asked_for_before_the_body(client: httpx.AsyncClient, folder: Path) -> None:
