@@ -18,6 +18,7 @@ from models.knn.truncation import narrowed
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
 from models.trained import TrainedModel
+from models.transitions import transitions
 
 Effort = Literal["off", "quick", "full"]
 MORE_IN_FULL = 3
@@ -168,6 +169,17 @@ def _ease_lacks(dataset: Dataset) -> str | None:
     return None if n <= ease.MAX_ITEMS else f"{n} items with events; EASE takes up to {ease.MAX_ITEMS}"
 
 
+def _transitions_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("history_half_life", (None, 50, 20, 10, 5, 3, 2, 1, 0.5), (5, 1)),
+        Axis("gap_half_life", (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0), (2.0, 10.0)),
+        Axis("backward", (0.0, 0.1, 0.3, 0.6, 1.0), (0.3,)),
+        Axis("discount", (0.0, 0.1, 0.2, 0.3, 0.5), (0.2,)),
+        Axis("shrinkage", (0.0, 10.0, 50.0, 200.0), (10.0,)),
+        Axis("window", (5, 10, 20, 40)),
+    )
+
+
 def _user_knn_axes(dataset: Dataset) -> tuple[Axis, ...]:
     return (
         *_recency(dataset, "half_life", (5, 2)),
@@ -220,6 +232,16 @@ RECIPES: dict[str, Recipe] = {
         start=_ease_start,
         lacks=_ease_lacks,
         fit_of=lambda config: replace(config, history_half_life=None, width=config.width and WIDEST),
+        refined=_as_configured,
+    ),
+    "transitions": Recipe(
+        transitions.Config,
+        transitions.train,
+        axes=_transitions_axes,
+        fits=lambda data: _scaled(16, 6, 2e6 / max(len(data), 1)),
+        start=lambda _: transitions.Config(),
+        lacks=transitions.lacks,
+        fit_of=lambda config: replace(config, history_half_life=None),
         refined=_as_configured,
     ),
     "userknn": Recipe(

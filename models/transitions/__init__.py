@@ -1,0 +1,1 @@
+"""First-order transitions: what is read after what."""
