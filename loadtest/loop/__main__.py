@@ -79,7 +79,8 @@ def _loop(plan: Plan) -> int:
     _publish(plan, built)
     days[0] = replace(days[0], likes=likes.height, published=built)
     _say(days[0])
-    with serving(plan.artifacts, plan.folder / "events", plan.folder / "service.log") as service:
+    settings = {"RECO_EVENTS_DIR": str(plan.folder / "events"), "RECO_HISTORY": "memory"}
+    with serving(plan.artifacts, plan.folder / "service.log", settings=settings) as service:
         before_service = likes
         for number in range(1, plan.days + 1):
             served = service.bundle()

@@ -71,22 +71,21 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(artifacts: Path, events: Path, log: Path) -> Iterator[Running]:
-    """Run `reco serve` on a free port while the block runs, with an event log and histories in memory.
+def serving(artifacts: Path, log: Path, *flags: str, settings: dict[str, str]) -> Iterator[Running]:
+    """Run `reco serve` on a free port while the block runs; `settings` are RECO_ variables. What it says goes to `log`.
 
-    One worker, because memory is one process's. What it says goes to `log`. Raises LoopError if it doesn't start.
+    One worker, because what it remembers of users is in its memory. Raises LoopError if it doesn't start.
     """
     token = secrets.token_urlsafe(32)
     settings = {
         "RECO_TOKENS": f"loop:{token}",
-        "RECO_EVENTS_DIR": str(events),
-        "RECO_HISTORY": "memory",
         "RECO_RELOAD_POLL_S": "0.1",
         "RECO_BUDGET_MS": "1000",  # answers must not depend on how busy the machine is
+        **settings,
     }
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [RECO, "serve", "--artifacts", artifacts, "--port", "0", "--workers", "1"],
+            [RECO, "serve", "--artifacts", artifacts, "--port", "0", "--workers", "1", *flags],
             stdout=subprocess.DEVNULL,
             stderr=said,
             env={**_clean(), **settings},
