@@ -85,8 +85,9 @@ def test_intervals_cover_the_truth_where_places_are_drawn_apart(tmp_path: Path) 
     pools = [np.arange(0, 5), np.arange(5, 10), np.arange(10, 15)]
     rng = np.random.default_rng(0)
     logged = rng.dirichlet(np.full(5, 3.0), 3)
-    target = rng.dirichlet(np.full(5, 3.0), 3)
     earns = rng.uniform(0.05, 0.6, (3, 5))
+    target = np.exp(5 * earns)
+    target /= target.sum(axis=1, keepdims=True)
     truth = float((target * earns).sum())
     found = []
     for seed in range(RUNS):
