@@ -73,7 +73,7 @@ def read(path: Path, columns: Mapping[str, str], progress: bool) -> Dataset:
     if tracks is None:
         raise DataError(path, f"no tracks; looked for {LOOKS_FOR}")
     log = _beside(path, LOGS)
-    listens = _listens(log) if log else pl.DataFrame(schema=_LOG_SCHEMA)
+    listens = read_listens(log) if log else pl.DataFrame(schema=_LOG_SCHEMA)
     keys = {"user_id": "user", "item_id": "track", "timestamp": "timestamp", "time": "time"}
     events = EventTable(log or tracks, listens.lazy(), keys, (Signal("time", 0, 1),))
     return read_events(path.name.split(".")[0], events, items=read_tracks(tracks), progress=progress)
@@ -96,7 +96,8 @@ def read_tracks(path: Path) -> FeatureTable:
 _LOG_SCHEMA = {"user": pl.Int64, "track": pl.Int64, "timestamp": pl.Int64, "time": pl.Float64}
 
 
-def _listens(path: Path) -> pl.DataFrame:
+def read_listens(path: Path) -> pl.DataFrame:
+    """Read a listening log in its order: user, track, timestamp (int64) and time (float64). Raises DataError."""
     rows: list[tuple[Any, ...]] = []
     for row, line in json_lines(path):
         for key in _LOG_SCHEMA:
