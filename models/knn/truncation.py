@@ -55,5 +55,7 @@ def _largest(magnitudes: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.
     above = magnitudes > threshold
     at = (magnitudes == threshold) & positive
     room = width - above.sum(axis=1, keepdims=True)
-    kept: npt.NDArray[np.bool_] = (above | (at & (np.cumsum(at, axis=1, dtype=np.int32) <= room))) & positive
+    crowded = np.flatnonzero(at.sum(axis=1) > room[:, 0])  # the only rows where the order of columns decides
+    at[crowded] &= np.cumsum(at[crowded], axis=1, dtype=np.int32) <= room[crowded]
+    kept: npt.NDArray[np.bool_] = above | at
     return kept

@@ -125,14 +125,14 @@ def _of_part(
 ) -> sp.csr_matrix:
     """Sum, by the item of an event, the rows of what follows it: a product of two sparse matrices."""
     own = followers[part]
-    indptr = np.concatenate([[0], np.cumsum(own)])
-    gaps = np.arange(indptr[-1]) - np.repeat(indptr[:-1], own)
-    following = items[np.repeat(np.arange(part.start, part.stop), own) + 1 + gaps]
+    indptr = np.concatenate([[0], np.cumsum(own)]).astype(np.int32)  # half the width is half the traffic
+    gaps = np.arange(indptr[-1], dtype=np.int32) - np.repeat(indptr[:-1], own)
+    first = np.arange(part.start + 1, part.stop + 1, dtype=np.int32)
+    following = items[np.repeat(first, own) + gaps]
     weights = np.exp2(-np.arange(int(own.max(initial=0))) / gap_half_life).astype(np.float32)[gaps]
     after = sp.csr_matrix((weights, following, indptr), shape=(len(own), n_items))
-    of_item = sp.csr_matrix(
-        (np.ones(len(own), np.float32), (items[part], np.arange(len(own)))), shape=(n_items, len(own))
-    )
+    events = np.arange(len(own), dtype=np.int32)
+    of_item = sp.csr_matrix((np.ones(len(own), np.float32), (items[part], events)), shape=(n_items, len(own)))
     return of_item @ after
 
 

@@ -10,6 +10,7 @@ from models.build.settings import read_settings, write_settings
 from models.ease import ease
 from models.knn import item_knn, user_knn
 from models.popularity import popularity
+from models.transitions import transitions
 from service.errors import InputError
 
 
@@ -19,6 +20,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "als": als.Config(factors=96, alpha=0.5, half_life=3),
         "knn": item_knn.Config(weighting="bm25", history_half_life=2.5),
         "ease": ease.Config(width=400),
+        "transitions": transitions.Config(window=5, backward=0.3, history_half_life=0.5),
         "userknn": user_knn.Config(idf=False),
     }
     file = tmp_path / "new" / "settings.toml"
