@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -21,7 +21,7 @@ from service.api.cors import Cors, Headers
 from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
 from service.api.ids import parse_budget_s, parse_k, parse_user_id
 from service.api.services import Services
-from service.domain import Deadline, IdKind, Plan, Query, Slate, UserId
+from service.domain import Deadline, IdKind, ItemId, Plan, Query, Slate, UserId
 from service.errors import ModelNotFound, NotReady, RequestError
 from service.events.schema import NO_TREATMENTS, Impression
 from service.policy.assignment import chance_of
@@ -124,8 +124,8 @@ class _Answer:
         self.status, self.headers, self.body, self.counts, self.slate = status, headers, body, counts, slate
         self.user_id, self.bundle_id = user_id, bundle_id
         self.treatments = NO_TREATMENTS
-        self.compared: tuple[Query, str, LiveBundle] | None = None
-        """What shadow plans are told: the query, the model asked for, and the bundle."""
+        self.compared: tuple[Query, tuple[ItemId, ...], str, LiveBundle] | None = None
+        """What shadow plans are told: the query, what the user did since, the model asked for, the bundle."""
 
 
 class _Asked:
@@ -247,7 +247,7 @@ class RecoRoute:
         answer = _Answer(200, model.headers, body, model.counts, slate, user_id, live.bundle_id)
         answer.treatments = model.treatments
         if s.shadows is not None:
-            answer.compared = (replace(query, recent=recent.items), model.name, live)
+            answer.compared = (query, recent.items, model.name, live)
         return answer
 
     def follow(self) -> None:

@@ -86,3 +86,5 @@ class Services:
             self.history.flush_counts()
         if self.experiments is not None:
             self.experiments.flush_counts()
+        if self.shadows is not None:
+            self.shadows.flush_counts()

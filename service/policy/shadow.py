@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from prometheus_client import Counter, Histogram
 
-from service.domain import Clock, Deadline, Plan, Query, Slate
+from service.domain import Clock, Deadline, ItemId, Plan, Query, Slate
 from service.policy.comparing import kendall_tau, overlap, rank_biased_overlap
 from service.policy.experiments_file import ExperimentsFile
 from service.policy.plan import plan_for
@@ -45,14 +45,13 @@ Say = Callable[..., None]
 
 
 class _Waiting(NamedTuple):
-    """One answer to compare with. `seconds`: what its line took."""
+    """One answer to compare with."""
 
     shadow: str
     query: Query
-    plan: Plan
+    recent: tuple[ItemId, ...]
     live: LiveBundle
     served: Slate
-    seconds: float
     since: float
 
 
@@ -77,6 +76,7 @@ class Shadows:
         self._timer: asyncio.TimerHandle | None = None
         self._broken: set[str] = set()
         self._costs: dict[str, StageCost] = {}
+        self._full = dict.fromkeys(self._declared, 0)
         registry = telemetry.registry
         self._runs = Counter(
             "reco_shadow_runs", "Answers that a shadow plan was to be compared with, by what came of it.",
@@ -93,8 +93,13 @@ class Shadows:
             telemetry, "latency_delta_seconds", "The shadow line's time less the served line's.", _DELTAS
         )
 
-    def offer(self, query: Query, model_name: str, live: LiveBundle, served: Slate) -> None:
-        """Leave an answer to be compared. Never blocks; counted when there is no room."""
+    def offer(
+        self, query: Query, recent: tuple[ItemId, ...], model_name: str, live: LiveBundle, served: Slate
+    ) -> None:
+        """Leave an answer to be compared. Never blocks; counted when there is no room.
+
+        `recent`: what the user did since the bundle was built, as the served line knew it.
+        """
         self._arrivals += 1
         for name, shadow in self._declared.items():
             if shadow.on is not None and model_name not in shadow.on:
@@ -104,17 +109,18 @@ class Shadows:
             ) or shadow.model not in live.models:
                 continue
             if len(self._waiting) >= MAX_WAITING:
-                self._count(name, "full")
-                continue
-            plan = plan_for(shadow.model, live)
-            if shadow.n_candidates is not None:
-                plan = dataclasses.replace(plan, n_candidates=shadow.n_candidates)
-            if shadow.exploration is not None:
-                plan = dataclasses.replace(plan, exploration=shadow.exploration.settings())
-            seconds = sum(seconds for _, seconds in served.timings)
-            self._waiting.append(_Waiting(name, query, plan, live, served, seconds, self._clock()))
+                self._full[name] += 1
+            else:
+                self._waiting.append(_Waiting(name, query, recent, live, served, self._clock()))
         if self._waiting and self._timer is None:
             self._sleep()
+
+    def flush_counts(self) -> None:
+        """Hand what was counted on the request path to the metrics."""
+        for name, count in self._full.items():
+            if count:
+                self._runs.labels(name, "full").inc(count)
+                self._full[name] = 0
 
     def close(self) -> None:
         """Run no more; what waits is forgotten."""
@@ -142,13 +148,16 @@ class Shadows:
         # A cost of its own: what a shadow skips says nothing of what the served line can afford.
         cost = self._costs.get(one.shadow)
         if cost is None:
-            cost = self._costs[one.shadow] = StageCost(one.live.resolve(one.plan.model).retrieve_cost.upper)
+            model = one.live.resolve(self._declared[one.shadow].model)
+            cost = self._costs[one.shadow] = StageCost(model.retrieve_cost.upper)
         if cost.upper > BUDGET_S:
             cost.skipped()
             return "dear"
         began = self._clock()
         try:
-            slate = recommend(one.query, one.plan, one.live, Deadline(math.inf, clock=self._clock))
+            query = dataclasses.replace(one.query, recent=one.recent)
+            plan = self._plan(one.shadow, one.live)
+            slate = recommend(query, plan, one.live, Deadline(math.inf, clock=self._clock))
         except Exception as error:  # a fault of the shadow's is nobody else's
             if one.shadow not in self._broken:
                 self._broken.add(one.shadow)
@@ -158,6 +167,15 @@ class Shadows:
         self._compare(one, slate)
         return "compared"
 
+    def _plan(self, name: str, live: LiveBundle) -> Plan:
+        shadow = self._declared[name]
+        plan = plan_for(shadow.model, live)
+        if shadow.n_candidates is not None:
+            plan = dataclasses.replace(plan, n_candidates=shadow.n_candidates)
+        if shadow.exploration is not None:
+            plan = dataclasses.replace(plan, exploration=shadow.exploration.settings())
+        return plan
+
     def _compare(self, one: _Waiting, slate: Slate) -> None:
         served, shadow = one.served.item_ids[:COMPARED], slate.item_ids[:COMPARED]
         self._overlap.labels(one.shadow).observe(overlap(served, shadow))
@@ -165,7 +183,8 @@ class Shadows:
         correlation = kendall_tau(served, shadow)
         if correlation is not None:
             self._kendall.labels(one.shadow).observe(correlation)
-        self._delta.labels(one.shadow).observe(sum(seconds for _, seconds in slate.timings) - one.seconds)
+        took, served_took = (sum(seconds for _, seconds in timed.timings) for timed in (slate, one.served))
+        self._delta.labels(one.shadow).observe(took - served_took)
 
     def _count(self, shadow: str, result: Result) -> None:
         self._runs.labels(shadow, result).inc()

@@ -38,11 +38,15 @@ class Rig:
             say=lambda *_, shadow, error: self.said.append(shadow),
         )
 
-    def offer(self, user: int = 100, model: str = "default", k: int = 5) -> None:
+    def offer(
+        self, user: int = 100, model: str = "default", k: int = 5, recent: tuple[int, ...] = ()
+    ) -> None:
         query = Query(user, k)
-        self.shadows.offer(query, model, self.live, recommend(query, Plan("als"), self.live, Deadline.none()))
+        served = recommend(query, Plan("als"), self.live, Deadline.none())
+        self.shadows.offer(query, recent, model, self.live, served)
 
     def runs(self, result: str, shadow: str = "other") -> float:
+        self.shadows.flush_counts()
         labels = {"shadow": shadow, "result": result}
         return self.telemetry.registry.get_sample_value("reco_shadow_runs_total", labels) or 0.0
 
@@ -94,6 +98,18 @@ async def test_it_compares_what_was_served_with_what_it_would_have_been(rig: Rig
     assert 0 <= rig.mean("rank_biased_overlap") <= 1
     assert rig.up_to("kendall_tau", "-1.0") <= rig.up_to("kendall_tau", "1.0") <= len(users)
     assert rig.up_to("latency_delta_seconds", "0.0") == len(users)  # its clock stands still
+
+
+async def test_it_knows_what_the_user_did_since(rig: Rig, live: LiveBundle) -> None:
+    """Unseen items become seen: the shadow's slate must leave them out, as the served line's does."""
+    first = recommend(Query(100, 5), Plan("knn"), live, Deadline.none()).item_ids
+    recent = tuple(item for item in first if isinstance(item, int))
+    rig.offer(100, recent=recent)
+    await rig.until(lambda: rig.runs("compared") == 1)
+    served = recommend(Query(100, 5), Plan("als"), live, Deadline.none()).item_ids
+    shadow = recommend(Query(100, 5, recent=recent), Plan("knn"), live, Deadline.none()).item_ids
+    assert rig.mean("overlap_at_k") == pytest.approx(overlap(served, shadow))
+    assert overlap(served, shadow) != overlap(served, first)
 
 
 async def test_nothing_runs_before_the_loop_is_idle(rig: Rig) -> None:
