@@ -345,3 +345,20 @@ async def test_what_was_chosen_and_what_was_not_is_counted(music: Path, tmp_path
         text = (await client.get("/metrics")).text
     assert 'reco_botify_tracks_total{outcome="chosen",recommender="contextual:contextual"} 2.0' in text
     assert 'reco_botify_tracks_total{outcome="random",recommender="contextual:contextual"} 1.0' in text
+
+
+async def test_where_a_recommender_breaks_a_track_is_played_all_the_same(music: Path, tmp_path: Path) -> None:
+    (tmp_path / "experiments.toml").write_text(
+        '[ONE]\ntreatments = [{ recommender = "i2i", model = "contextual" }]\n'
+    )
+    settings = botify_settings(music, tmp_path, botify_experiments=tmp_path / "experiments.toml")
+    async with running(settings) as (app, client):
+        arrays: Any = app.state.services.serving.live.models["contextual"].data.arrays
+        del arrays["weights"]
+        for user in (100, 999):
+            answer = await client.post(f"/next/{user}", json={"track": 10, "time": 1})
+            assert answer.status_code == 200
+            assert answer.json()["track"] in TRACKS
+        text = (await client.get("/metrics")).text
+    assert 'reco_botify_tracks_total{outcome="error",recommender="i2i:contextual"} 2.0' in text
+    assert len(lines_of(tmp_path)) == 2
