@@ -14,6 +14,8 @@ from loadtest.simulator.catalogue import json_lines
 from loadtest.simulator.errors import SimulatorError
 
 USERS = "users.json"
+_AN_AUDIENCE = 3
+"""End of a seed: no other draw of the simulator has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def draw_audience(n: int, n_tracks: int, seed: int) -> list[Listener]:
     """
     if n < 1 or seed < 0:
         raise SimulatorError(f"{n} users with seed {seed}: there must be one, and the seed not be negative")
-    rng = np.random.default_rng([seed, n, n_tracks])
+    rng = np.random.default_rng([seed, n, n_tracks, _AN_AUDIENCE])
     bias, sharpness = rng.uniform(0.1, 0.6, n), rng.uniform(4, 15, n)
     openness, interests = rng.uniform(0.25, 0.75, n), 1 + rng.binomial(5, 0.5, n)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def welch(control: Figure, treatment: Figure, *, alpha: float = 0.05) -> Effect:
 
 def read_baseline(path: Path) -> Figure:
     """Read the figure to compare with from a saved result: a file whose last line is the JSON of `reco simulate`."""
+    if find_spec("scipy") is None:
+        raise SimulatorError("a comparison needs scipy: pip install 'reco-service[sim]'")
     lines = path.read_text("utf-8").strip().splitlines()
     try:
         figure = json.loads(lines[-1])[METRIC]

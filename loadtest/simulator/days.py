@@ -24,6 +24,8 @@ MS_PER_DAY = 86_400_000
 _TRACK_MS = 200_000
 """What the simulated clock takes for a whole track."""
 _PAUSE_MS = 1_000
+_WHO_COMES, _A_SESSION = 1, 2
+"""Ends of seeds: numpy takes [1, 2] and [1, 2, 0] for the same one, so what must differ may not end with a 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Day:
 
     def visitors(self, n_listeners: int) -> list[int]:
         """Draw the place in the audience of each session's listener, uniformly; the number is the session's."""
-        rng = np.random.default_rng([self.seed, self.day])
+        rng = np.random.default_rng([self.seed, self.day, 0, _WHO_COMES])
         places: list[int] = rng.integers(n_listeners, size=self.sessions).tolist()
         return places
 
@@ -118,7 +120,7 @@ async def sit(
     day: Day, number: int, listener: Listener, catalogue: Catalogue, service: Service, free_ms: int = 0
 ) -> Sitting:
     """Run one session to its end, or to the first answer that is none. It opens no sooner than `free_ms`."""
-    session = Session(listener, catalogue, np.random.default_rng([day.seed, day.day, number]))
+    session = Session(listener, catalogue, np.random.default_rng([day.seed, day.day, number, _A_SESSION]))
     opens = day.opens_ms(number)
     at_ms = [wall_ms() if opens is None else max(opens, free_ms)]
     latency_s: list[float] = []

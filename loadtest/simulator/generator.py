@@ -13,6 +13,8 @@ from loadtest.simulator.errors import SimulatorError
 
 DIM = 64
 ARTISTS_PER_GENRE = 10
+_A_CATALOGUE = 4
+"""End of a seed: no other draw of the simulator has it."""
 OF_GENRE, OF_ARTIST, OF_TRACK = 0.5, 0.2, 0.3
 """Shares of a track's direction: two tracks of a genre have an inner product near the first, two of an artist near
 the sum of the first two, others near 0."""
@@ -27,7 +29,7 @@ def generate_catalogue(n_tracks: int, n_artists: int, seed: int, *, dim: int = D
             f"{n_tracks} tracks of {n_artists} artists in {dim} dimensions: there must be two tracks, "
             "a track an artist, and two dimensions"
         )
-    rng = np.random.default_rng([seed, n_tracks, n_artists, dim])
+    rng = np.random.default_rng([seed, n_tracks, n_artists, dim, _A_CATALOGUE])
     genres = _directions(rng, max(1, round(n_artists / ARTISTS_PER_GENRE)), dim)
     genre_of_artist = rng.permutation(np.arange(n_artists) % len(genres))
     artists = np.sqrt(OF_GENRE) * genres[genre_of_artist] + np.sqrt(OF_ARTIST) * _directions(
