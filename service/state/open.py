@@ -52,6 +52,8 @@ def check_history(settings: Settings, workers: int) -> None:
             f"RECO_HISTORY=memory is known to one process only, and there would be {workers}: "
             "take --workers 1, or RECO_HISTORY=sqlite"
         )
+    if settings.history == "memory" and settings.events_dir is None:
+        raise InputError("RECO_HISTORY=memory would stay empty: POST /v1/events needs RECO_EVENTS_DIR")
     if settings.history == "sqlite":
         from service.state.sqlite_store import prepare  # noqa: PLC0415
 

@@ -14,6 +14,14 @@ from redis_at import redis_server
 from served import Served, served, wait_for
 
 
+def asked_if_up(service: Served, user: int) -> list[int] | None:
+    """Items; None while no worker accepts."""
+    try:
+        return asked(service, user)[0]
+    except httpx.TransportError:
+        return None
+
+
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def replicas(
     request: pytest.FixtureRequest,
@@ -118,14 +126,23 @@ def test_workers_killed_and_replaced_know_what_was_acknowledged(artifacts: Path,
                 os.kill(worker, signal.SIGKILL)
             wait_for(lambda old=old: len(service.workers - old) == 2, "new workers")
 
-            def answered() -> bool:
-                try:
-                    return service.get("/health/ready").status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_for(answered, "an answer")
+            wait_for(lambda: asked_if_up(service, WARM), "an answer")
             assert seen.isdisjoint(asked(service, WARM)[0])
+
+
+def test_what_was_in_memory_comes_back_from_the_event_log(artifacts: Path, tmp_path: Path) -> None:
+    env = {"RECO_HISTORY": "memory", "RECO_EVENTS_DIR": str(tmp_path / "events")}
+    with served(artifacts, tmp_path / "first", "--workers", "1", env=env) as service:
+        before, _, _ = asked(service, WARM)
+        report(service, WARM, *before[:2])
+        (worker,) = service.workers
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: service.workers - {worker}, "a new worker")
+        wait_for(lambda: not set(before[:2]) & set(asked_if_up(service, WARM) or before), "the old events")
+    with served(artifacts, tmp_path / "second", "--workers", "1", env=env) as service:
+        items, source, _ = asked(service, WARM)
+        assert source == "fold_in"
+        assert not set(before[:2]) & set(items)
 
 
 def test_no_history_is_asked_where_none_is_kept(artifacts: Path, tmp_path: Path) -> None:

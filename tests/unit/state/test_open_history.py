@@ -53,7 +53,8 @@ def test_settings_that_lack_something_name_it(settings: Mapping[str, Any], named
 @pytest.mark.parametrize(
     ("settings", "workers", "named"),
     [
-        ({"history": "memory"}, 2, "RECO_HISTORY=memory.*--workers 1"),
+        ({"history": "memory", "events_dir": "events"}, 2, "RECO_HISTORY=memory.*--workers 1"),
+        ({"history": "memory"}, 1, "RECO_EVENTS_DIR"),
         ({"history": "sqlite", "history_path": "/dev/null/h"}, 1, "RECO_HISTORY_PATH"),
         ({"history": "redis", "redis_url": "memcached://localhost"}, 1, "RECO_REDIS_URL"),
     ],
@@ -67,7 +68,7 @@ def test_what_cannot_be_is_said_before_anything_is_forked(
 
 @pytest.mark.parametrize("history", ["off", "memory"])
 def test_what_can_be_passes(history: str) -> None:
-    check_history(load_settings({"history": history}, env_file=None), 1)
+    check_history(load_settings({"history": history, "events_dir": "events"}, env_file=None), 1)
 
 
 def test_the_redis_password_is_not_shown() -> None:
@@ -90,7 +91,7 @@ from service.errors import InputError
 from service.settings import load_settings
 from service.state.open import check_history
 
-check_history(load_settings({"history": "memory"}, env_file=None), 1)
+check_history(load_settings({"history": "memory", "events_dir": "events"}, env_file=None), 1)
 try:
     check_history(load_settings({"history": "redis", "redis_url": "redis://localhost"}, env_file=None), 1)
 except InputError as error:
