@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access_log import AccessLog
 from service.api.auth import Gate
+from service.api.compat.botify_station import Station
 from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
@@ -24,16 +26,19 @@ from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
 from service.domain import Clock
 from service.errors import InputError
-from service.events.log import EventLog, LogOptions, Say
-from service.events.metrics import EventCounts
+from service.events.open import open_events
+from service.events.replay import lately_done
+from service.policy.experiments import Experiments, check_experiments
+from service.policy.experiments_file import ExperimentsFile, read_experiments
+from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
+from service.state.history import UserHistory
 from service.state.open import open_history
 from service.telemetry import FLUSH_PERIOD_S, Telemetry
 
 _TOKENS_POLL_S = 1.0
 _STDOUT = 1
-_MB = 1 << 20
 
 
 class RecoApp(FastAPI):
@@ -61,28 +66,38 @@ def create_app(
     *,
     load: Callable[[Path], Bundle] = load_bundle,
     live: LiveBundle | None = None,
+    experiments: ExperimentsFile | None = None,
     clock: Clock = time.perf_counter,
+    wall_clock: Clock = time.time,
 ) -> RecoApp:
     """Make the app; nothing is read or built before its lifespan begins.
 
     `live`: a bundle made live already (before a fork, so that workers share its memory). Without it the lifespan reads
-    the published one; a bundle that is refused, or settings without a token, end the start-up with BundleRefused or
+    the published one; so it is with `experiments`. `wall_clock`: Unix time in seconds, by which experiments start and
+    end. A bundle that is refused, or settings without a token, end the start-up with BundleRefused or
     InputError.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = _build(settings, clock)
-        services.serving.live = live if live is not None else _read_published(settings, load, clock)
+        serves = live if live is not None else _read_published(settings, load, clock)
+        services = _with_experiments(services, experiments, serves, wall_clock)
+        services.serving.live = serves
         services.serving.heartbeat_at = clock()
         services.log.start()
         if services.events is not None:
             services.events.start()
         if services.history is not None:
             await services.history.start()
+            if settings.history == "memory" and settings.events_dir is not None:
+                await _remember(settings.events_dir, services.history, services)
+        station = Station(services) if "botify" in settings.profiles else None
+        if station is not None:
+            await station.start()
         assert isinstance(app, RecoApp)
         framework = super(RecoApp, app).__call__
-        app.state.services = services
+        app.state.services, app.state.station = services, station
         hot = RecoRoute(services)
         app.hot, app.observed = hot, Observed(framework, services)
         tasks = [asyncio.create_task(_heartbeat(services, hot)), asyncio.create_task(_watch_tokens(services))]
@@ -93,11 +108,9 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if services.events is not None:
-                await services.events.close()
-            if services.history is not None:
-                await services.history.close()
-            services.flush_counts()
+            if station is not None:
+                await station.stop()
+            await _close(services)
             app.hot = app.observed = None
             services.log.stop()
 
@@ -136,25 +149,40 @@ def _build(settings: Settings, clock: Clock) -> Services:
         log.event(time.time(), level, message, **fields)
 
     history = open_history(settings, telemetry, say)
-    events = _event_log(settings, telemetry, say)
+    events = open_events(settings, telemetry, say)
     return Services(settings, gate, telemetry, log, clock, events=events, history=history)
 
 
-def _event_log(settings: Settings, telemetry: Telemetry, say: Say) -> EventLog | None:
-    if settings.events_dir is None:
-        return None
-    options = LogOptions(
-        segment_bytes=int(settings.events_segment_mb * _MB),
-        keep_bytes=int(settings.events_retain_mb * _MB),
-        keep_days=settings.events_retain_days,
-        wait_s=settings.events_wait_ms / 1000,
-    )
-    return EventLog(
-        settings.events_dir,
-        EventCounts(telemetry),
-        slot=settings.worker_slot or 0,
-        options=options,
-        say=say,
+async def _close(services: Services) -> None:
+    """End what the lifespan began, and count the last of it."""
+    if services.shadows is not None:
+        services.shadows.close()
+    if services.events is not None:
+        await services.events.close()
+    if services.history is not None:
+        await services.history.close()
+    services.flush_counts()
+
+
+def _with_experiments(
+    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock
+) -> Services:
+    """Add what RECO_EXPERIMENTS declares; nothing where nothing is. Raises InputError."""
+    path = services.settings.experiments
+    if given is None and path is not None:
+        given = read_experiments(path)
+        check_experiments(given, path, live)
+    if given is None:
+        return services
+
+    def say(level: str, message: str, **fields: Any) -> None:
+        services.log.event(time.time(), level, message, **fields)
+
+    telemetry = services.telemetry
+    return dataclasses.replace(
+        services,
+        experiments=Experiments(given, telemetry, clock=wall_clock, say=say) if given.experiments else None,
+        shadows=Shadows(given, telemetry, clock=services.clock, say=say) if given.shadows else None,
     )
 
 
@@ -162,6 +190,21 @@ def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: C
     return go_live(
         load(ArtifactStore(settings.artifacts).current()), retriever=settings.retriever, clock=clock
     )
+
+
+async def _remember(events: Path, history: UserHistory, services: Services) -> None:
+    """Give a history that a process before this one kept in memory back from the event log, as far as it goes."""
+    since_ms = int((time.time() - services.settings.history_ttl_s) * 1000)
+    try:
+        done = list(lately_done(events, since_ms=since_ms))
+    except (InputError, OSError) as error:
+        services.log.event(
+            time.time(), "ERROR", "histories could not be taken from the event log", error=error
+        )
+        return
+    await history.append(done)
+    if done:
+        services.log.event(time.time(), "INFO", "histories were taken from the event log", events=len(done))
 
 
 async def _heartbeat(services: Services, hot: RecoRoute) -> None:
