@@ -13,7 +13,7 @@ import pytest
 import redis
 from botify_catalogue import TRACKS, write_botify_bundle
 from redis_at import redis_server
-from served import Served, end, launch, served
+from served import Served, end, launch, served, wait_for
 
 USERS, LISTENS = 24, 15
 
@@ -62,6 +62,36 @@ def test_replicas_share_memory_and_log_and_lose_no_line_on_stop(
     lines = [json.loads(line) for line in (tmp_path / "log" / "data.json").read_text().splitlines()]
     assert Counter(line["user"] for line in lines) == dict.fromkeys(range(USERS), LISTENS)
     assert all(line["recommendation"] in TRACKS for line in lines)
+
+
+def listen_until_hung_up(service: Served, user: int, answered: list[int]) -> None:
+    """Post over connections of its own until none can be made any more; note the users of all answers."""
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        while True:
+            try:
+                answer = client.post(f"/next/{user}", json={"track": TRACKS[0], "time": 1.0})
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError:  # an idle connection was closed as we were about to ask
+                continue
+            assert answer.status_code == 200
+            answered.append(user)
+
+
+def test_every_answer_of_a_service_stopped_in_mid_traffic_is_in_the_log(music: Path, tmp_path: Path) -> None:
+    answered: list[int] = []
+    with served(music, tmp_path, "--profile", "botify") as service:
+        clients = [
+            threading.Thread(target=listen_until_hung_up, args=(service, user, answered)) for user in range(6)
+        ]
+        for client in clients:
+            client.start()
+        wait_for(lambda: len(answered) > 200, "traffic")
+        assert service.stop() == 0
+        for client in clients:
+            client.join()
+    lines = [json.loads(line) for line in (tmp_path / "log" / "data.json").read_text().splitlines()]
+    assert not Counter(answered) - Counter(line["user"] for line in lines)
 
 
 def test_without_redis_there_is_one_worker_and_a_term_loses_no_line(music: Path, tmp_path: Path) -> None:
