@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmh3
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -36,6 +36,7 @@ def test_names_whose_hash_is_negative_work() -> None:
     assert assign("STICKY_ARTIST", 5020, 2) == "T1"
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(0, 10**18), st.integers(1, 10))
 def test_it_is_sticky_and_names_one_of_n(experiment: str, user: int, n: int) -> None:
     treatment = assign(experiment, user, n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
@@ -26,6 +26,7 @@ def test_kendall_counts_pairs_in_the_same_order() -> None:
     assert kendall_tau([1, 8], [1, 9]) is None
 
 
+@settings(deadline=None)
 @given(st.permutations(range(9)))
 def test_kendall_is_scipys(order: list[int]) -> None:
     ours = kendall_tau(list(range(9)), order)
@@ -39,6 +40,7 @@ def test_rank_biased_overlap_of_a_worked_example() -> None:
     )
 
 
+@settings(deadline=None)
 @given(slates, slates)
 def test_likeness_is_symmetric_and_on_its_scale(first: list[int], second: list[int]) -> None:
     for likeness in (overlap, rank_biased_overlap):

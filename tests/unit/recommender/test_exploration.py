@@ -49,6 +49,7 @@ falling = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=30).map(
 )
 
 
+@settings(deadline=None)
 @given(falling, st.integers(1, 40), explorations, st.integers(0, 2**64))
 def test_a_slate_is_k_different_candidates_with_their_scores(
     scores: list[float], k: int, how: Exploration, seed: int
@@ -61,6 +62,7 @@ def test_a_slate_is_k_different_candidates_with_their_scores(
     assert all(0 < propensity <= 1 for propensity in propensities)
 
 
+@settings(deadline=None)
 @given(falling, st.integers(1, 40), explorations, st.integers(0, 2**64))
 def test_propensities_multiply_to_the_chance_of_the_slate(
     scores: list[float], k: int, how: Exploration, seed: int
@@ -124,6 +126,7 @@ def test_softmax_keeps_its_digits_where_plain_sums_lose_them() -> None:
     assert propensities == pytest.approx((1.0, 1 / 3, 1 / 2, 1.0))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**128), explorations)
 def test_the_same_seed_is_the_same_slate(seed: int, how: Exploration) -> None:
     first, second = (
@@ -187,7 +190,7 @@ def test_a_user_without_candidates_leaves_nothing_to_chance(live: LiveBundle) ->
     assert slate.propensities == (1.0,) * 5
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(KINDS))
 def test_filters_hold_for_explored_slates(live: LiveBundle, seed: int, how: Exploration) -> None:
     query = Query(
