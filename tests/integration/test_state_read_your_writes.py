@@ -31,6 +31,7 @@ def replicas(
 ) -> Iterator[tuple[Served, Served]]:
     """Two that share what users did, or one twice where only one can know."""
     env = {"RECO_HISTORY": request.param, "RECO_EVENTS_DIR": str(tmp_path / "events")}
+    env["RECO_PROFILES"] = "handbook,mts"
     if request.param == "memory":
         with served(artifacts, tmp_path / "one", "--workers", "1", env=env) as one:
             yield one, one
@@ -76,6 +77,16 @@ def test_the_next_answer_knows_wherever_it_is_given(replicas: tuple[Served, Serv
     one = posted(reading, "recommend", {"user_id": WARM, "model": "als"})
     assert one["source"] == "fold_in"
     assert seen.isdisjoint(item["item_id"] for item in one["items"])
+    profile = reading.get(f"/get_recommendation?user_id={WARM}&top_k=39")
+    assert seen.isdisjoint(profile.json()["recommendations"])
+    profile = httpx.post(
+        f"{reading.url}/api/v1/recommend_for_user",
+        json={"user_id": WARM, "item_whitelist": []},
+        headers=reading.headers,
+        timeout=30,
+    )
+    assert profile.status_code == 200
+    assert seen.isdisjoint(profile.json()["item_ids"])
     own = posted(reading, "recommend", {"user_id": WARM, "model": "als", "k": 39, "history": [12]})
     assert before[0] in [item["item_id"] for item in own["items"]]  # who brings a history knows better
 

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
-from service.api.answering import live_of, slate_for, slate_response
+from service.api.answering import live_of, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault, Renderer
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
 from service.api.ids import parse_k, parse_user_id
@@ -114,7 +114,7 @@ async def get_recommendation(
 ) -> Response:
     """Recommend `top_k` items to a user; what can't be answered is a 200 too, with `status` "error"."""
     live = live_of(services_of(request))
-    slate, plan = _slate(request, live, "user_id", user_id, top_k)
+    slate, plan = await _slate(request, live, "user_id", user_id, top_k)
     document = {"recommendations": slate.item_ids, "status": "success", "msg": None}
     return slate_response(request, document, slate, plan, live)
 
@@ -130,12 +130,14 @@ async def index(
 ) -> Response:
     """Map 20 items to their scores for a user, best first."""
     live = live_of(services_of(request))
-    slate, plan = _slate(request, live, "id", identifier, str(TOP_K))
+    slate, plan = await _slate(request, live, "id", identifier, str(TOP_K))
     document = dict(zip(slate.item_ids, slate.scores, strict=True))
     return slate_response(request, document, slate, plan, live)
 
 
-def _slate(request: Request, live: LiveBundle, name: str, identifier: str, top_k: str) -> tuple[Slate, Plan]:
+async def _slate(
+    request: Request, live: LiveBundle, name: str, identifier: str, top_k: str
+) -> tuple[Slate, Plan]:
     services = services_of(request)
     for parameter in (name, "top_k"):
         if len(request.query_params.getlist(parameter)) > 1:
@@ -149,4 +151,4 @@ def _slate(request: Request, live: LiveBundle, name: str, identifier: str, top_k
         parameter = "top_k" if error.location == ("query", "k") else name
         raise InvalidRequest(("query", parameter), error.kind, f"{parameter}: {error}") from None
     plan = plan_for("default", live)
-    return slate_for(Asked(user_id, k), plan, live, services, deadline_of(request)), plan
+    return await slate_of(Asked(user_id, k), plan, live, services, deadline_of(request)), plan

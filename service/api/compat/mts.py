@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from service.api.answering import live_of, slate_for, slate_response
+from service.api.answering import live_of, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
 from service.api.problems import MAX_FAULTS
@@ -112,17 +112,17 @@ mts = APIRouter(
 @mts.post(PATHS[0], response_model=WhitelistAnswer)
 async def recommend_for_user(request: Request, body: WhitelistBody) -> Response:
     """Recommend up to 50 of the whitelist's items to a user, by whatever retriever serves the default model."""
-    return _answer(request, body, live_of(services_of(request)))
+    return await _answer(request, body, live_of(services_of(request)))
 
 
 @mts.post(PATHS[1], response_model=WhitelistAnswer)
 @mts.post(PATHS[2], response_model=WhitelistAnswer)
 async def recommend_bruteforce(request: Request, body: WhitelistBody) -> Response:
     """Recommend up to 50 of the whitelist's items to a user, by exact search."""
-    return _answer(request, body, _exact(request))
+    return await _answer(request, body, _exact(request))
 
 
-def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Response:
+async def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Response:
     services, deadline = services_of(request), deadline_of(request)
     bundle = live.bundle
     if bundle.user_ids.row_of(body.user_id) == UNKNOWN:
@@ -134,7 +134,7 @@ def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Response
             raise HTTPException(404, NOT_FOUND)
     plan = Plan(plan_for("default", live).model, n_candidates=N_NEIGHBORS)
     query = Query(body.user_id, TOP_K, filter=None if allow is None else ItemFilter(allow=allow))
-    slate = slate_for(query, plan, live, services, deadline)
+    slate = await slate_of(query, plan, live, services, deadline)
     return slate_response(request, {"user_id": body.user_id, "item_ids": slate.item_ids}, slate, plan, live)
 
 
