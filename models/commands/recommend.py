@@ -12,7 +12,8 @@ import orjson
 
 from models.evaluation.files import at_least_one, read_users, write_whole
 from models.evaluation.opening import model_of, open_published
-from models.evaluation.replay import Replay, replay, serving_plan
+from models.evaluation.replay import Replay, replay
+from service.recommender.plan import plan_for
 
 HELP = "Recommend to a file of users through the serving line: user_id,item_id,rank"
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     live = open_published(args.artifacts)
     model = model_of(live, args.model)
     users = read_users(args.users, live.bundle.manifest.user_id_kind)
-    answers = replay(live, serving_plan(live, model.name), users, k=args.k, progress=True)
+    answers = replay(live, plan_for(model.name, live), users, k=args.k, progress=True)
     write_whole(args.out, _table(answers))
     summary = {
         "out": str(args.out),

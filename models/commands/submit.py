@@ -14,9 +14,10 @@ import orjson
 
 from models.evaluation.files import at_least_one, read_users
 from models.evaluation.opening import model_of, open_published
-from models.evaluation.replay import replay, serving_plan
+from models.evaluation.replay import replay
 from models.submission import MOST_ITEMS, Submission, validate_submission, write_submission
 from service.errors import InputError
+from service.recommender.plan import plan_for
 
 HELP = "Write the competition's file (user_id and a list of items) through the serving line, and prove parity"
 VERIFIERS = "reco.verifiers"
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     model = model_of(live, args.model)
     manifest = live.bundle.manifest
     users = read_users(args.users, manifest.user_id_kind)
-    answers = replay(live, serving_plan(live, model.name), users, k=args.k, progress=True)
+    answers = replay(live, plan_for(model.name, live), users, k=args.k, progress=True)
     stamp = {"bundle": live.bundle_id, "model": model.name, "k": args.k}
     stamped = write_submission(args.out, users, answers.item_ids, stamp)
     submission = validate_submission(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.metrics import NOWHERE, Codes, accuracy, as_ranking
-from models.evaluation.replay import Replay, replay, serving_plan
+from models.evaluation.replay import Replay, replay
 from models.evaluation.run import DIGITS, Evaluation, Examiner
 from service.recommender.live import LiveBundle, go_live
+from service.recommender.plan import plan_for
 from service.recommender.retrieval import HnswRetriever
 
 _FALLBACK = ("segment_popular", "popular")
@@ -103,7 +104,7 @@ def measure_costs(
     users, relevant = examiner.held_out.user_ids, examiner.held_out.relevant
 
     def ask(bundle: LiveBundle, *, exclude_seen: bool = True) -> Replay:
-        plan = serving_plan(live, evaluation.model)
+        plan = plan_for(evaluation.model, live)
         return replay(bundle, plan, users, k=answers.k, exclude_seen=exclude_seen, progress=progress)
 
     def rank(replayed: Replay) -> Codes:

@@ -51,12 +51,6 @@ class Replay:
         return {source: count / total for source, count in places.items() if count}
 
 
-def serving_plan(live: LiveBundle, model_name: str) -> Plan:
-    """The plan that the service makes for a plain request to this model. Raises ModelNotFound."""
-    model = live.resolve(model_name)
-    return Plan(model.name, n_candidates=int(model.data.entry.parameters.get("n_candidates", 0)))
-
-
 def replay(
     live: LiveBundle,
     plan: Plan,

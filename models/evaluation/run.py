@@ -26,10 +26,11 @@ from models.evaluation.bootstrap import PerUser, confidence_intervals
 from models.evaluation.competition import leaderboard_map
 from models.evaluation.held_out import HeldOut, IdArray, ItemCodes, training_of_bundle
 from models.evaluation.metrics import Codes, accuracy, as_ranking, hits
-from models.evaluation.replay import COHORTS, SOURCES, Replay, replay, serving_plan
+from models.evaluation.replay import COHORTS, SOURCES, Replay, replay
 from service.bundle.reader import Bundle
 from service.domain import ItemId, UserId
 from service.recommender.live import LiveBundle
+from service.recommender.plan import plan_for
 
 GENRE_ATTRIBUTES = ("genres", "genre")
 """Item attributes whose one-hots intra-list diversity is measured on, the preferred first."""
@@ -128,7 +129,7 @@ class Examiner:
     ) -> Evaluation:
         """Replay the held-out users once, at the largest k; smaller ks are heads of the same lists."""
         answers = replay(
-            live, serving_plan(live, model_name), self.held_out.user_ids, k=max(ks), progress=progress
+            live, plan_for(model_name, live), self.held_out.user_ids, k=max(ks), progress=progress
         )
         return self.score(answers, ks, live.bundle_id)
 

@@ -18,9 +18,9 @@ from service.errors import NotReady, RequestError
 from service.events.schema import NO_TREATMENTS
 from service.policy.assignment import chance_of
 from service.policy.experiments import Assignment
-from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
 from service.recommender.pipeline import recommend
+from service.recommender.plan import plan_for
 from service.state.history import NOTHING, Recent
 
 _HISTORY = ("history",)

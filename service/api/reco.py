@@ -26,8 +26,8 @@ from service.errors import ModelNotFound, NotReady, RequestError
 from service.events.schema import NO_TREATMENTS, Impression
 from service.policy.assignment import chance_of
 from service.policy.experiments import Assignment
-from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
+from service.recommender.plan import plan_for
 from service.state.history import NOTHING
 from service.telemetry import UNKNOWN_MODEL, ModelCounts
 

@@ -28,8 +28,8 @@ from service.policy.experiments_file import (
     ExperimentTable,
     places,
 )
-from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
+from service.recommender.plan import plan_for
 from service.telemetry import Telemetry
 
 _MOST_KEPT = 4096

@@ -21,10 +21,10 @@ from prometheus_client import Counter, Histogram
 from service.domain import Clock, Deadline, ItemId, Plan, Query, Slate
 from service.policy.comparing import kendall_tau, overlap, rank_biased_overlap
 from service.policy.experiments_file import ExperimentsFile
-from service.policy.plan import plan_for
 from service.recommender.costs import StageCost
 from service.recommender.live import LiveBundle
 from service.recommender.pipeline import recommend
+from service.recommender.plan import plan_for
 from service.telemetry import Telemetry
 
 MAX_WAITING = 64

@@ -18,11 +18,12 @@ from running import TOKEN, listening, settings_for
 from loadtest.parity import verify
 from models.commands import submit
 from models.evaluation.opening import open_published
-from models.evaluation.replay import replay, serving_plan
+from models.evaluation.replay import replay
 from models.evaluation.run import evaluate_model
 from models.submission import validate_submission
 from service.app import create_app
 from service.cli import main
+from service.recommender.plan import plan_for
 
 MODELS = ("popular", "als", "knn", "ease", "lists", "default")
 DATASET = tiny_dataset()
@@ -116,7 +117,7 @@ def test_service_with_another_bundle_is_exit_3_naming_the_first_user(
 
 def test_one_item_in_another_place_is_found(served: Served) -> None:
     live = open_published(served.artifacts)
-    answers = replay(live, serving_plan(live, "als"), served.user_ids[:4], k=10)
+    answers = replay(live, plan_for("als", live), served.user_ids[:4], k=10)
     expected: dict[int | str, list[object]] = {
         user: list(items) for user, items in zip(answers.user_ids, answers.item_ids, strict=True)
     }

@@ -26,8 +26,8 @@ from service.api.ids import parse_k, parse_user_id
 from service.domain import Plan, Slate
 from service.domain import Query as Asked
 from service.errors import InvalidRequest, ItemNotFound, ModelNotFound, UserNotFound
-from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle
+from service.recommender.plan import plan_for
 
 TOP_K = 20
 PATHS = ("/get_recommendation", "/index")

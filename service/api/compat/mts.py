@@ -25,9 +25,9 @@ from service.api.problems import MAX_FAULTS
 from service.api.v1_schemas import MAX_LISTED, Identifier
 from service.bundle.ids import UNKNOWN
 from service.domain import ItemFilter, Plan, Query
-from service.policy.plan import plan_for
 from service.recommender.costs import StageCost
 from service.recommender.live import LiveBundle
+from service.recommender.plan import plan_for
 from service.recommender.retrieval import FactorsRetriever, HnswRetriever
 
 TOP_K = 50

@@ -16,11 +16,11 @@ from scipy.stats import chisquare
 from service.bundle.reader import load_bundle
 from service.domain import Deadline, Query
 from service.errors import InputError
-from service.policy.plan import plan_for
 from service.recommender.botify.tracks import Tracks, read_tracks
 from service.recommender.botify.treatments import Recommender, Treatment, Turn, at_random, bind
 from service.recommender.live import LiveBundle, go_live
 from service.recommender.pipeline import recommend
+from service.recommender.plan import plan_for
 from service.recommender.similar import similar
 from service.state.listens import Listen
 

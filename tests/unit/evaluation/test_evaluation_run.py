@@ -13,13 +13,13 @@ from reference_judge import judge
 from models.evaluation.beyond_accuracy import Training
 from models.evaluation.costs import measure_costs, overlap
 from models.evaluation.held_out import HeldOut, ItemCodes, training_of_bundle, training_of_rows
-from models.evaluation.replay import cohorts_of, replay, serving_plan
+from models.evaluation.replay import cohorts_of, replay
 from models.evaluation.run import Examiner, evaluate_model, genre_one_hots
 from service.bundle.ids import IntIds
 from service.bundle.reader import load_bundle
 from service.errors import InputError, ModelNotFound
-from service.policy.plan import plan_for
 from service.recommender.live import LiveBundle, go_live
+from service.recommender.plan import plan_for
 
 UNKNOWN_USER, UNKNOWN_ITEM = 5, 7
 KINDS = ("popular", "als", "knn", "ease", "lists")
@@ -73,7 +73,7 @@ def test_every_test_user_counts_also_an_unknown_one(
 
 def test_unknown_item_is_relevant_and_never_found(live: LiveBundle) -> None:
     user = live.bundle.user_ids.take(np.array([0]))[0]
-    item = replay(live, serving_plan(live, "als"), [user], k=1).item_ids[0][0]
+    item = replay(live, plan_for("als", live), [user], k=1).item_ids[0][0]
     assert evaluate_model(live, "als", [user], [item], k=1).metrics["Recall@1"] == 1
     assert evaluate_model(live, "als", [user, user], [item, UNKNOWN_ITEM], k=1).metrics["Recall@1"] == 0.5
 
@@ -117,18 +117,13 @@ def test_cohorts_say_what_the_model_has_of_a_user(tmp_path: Path) -> None:
     assert cohorts_of(live, "als", [*users, UNKNOWN_USER]) == ["fold_in", "warm", "cold", "cold"]
     assert cohorts_of(live, "knn", [*users, UNKNOWN_USER]) == ["warm", "warm", "cold", "cold"]
     assert cohorts_of(live, "lists", [*users, UNKNOWN_USER]) == ["warm", "warm", "cold", "cold"]
-    answers = replay(live, serving_plan(live, "als"), [*users, UNKNOWN_USER], k=5)
+    answers = replay(live, plan_for("als", live), [*users, UNKNOWN_USER], k=5)
     assert answers.sources == ["fold_in", "personal", "segment_popular", "popular"]
-
-
-@pytest.mark.parametrize("model", [*KINDS, "default"])
-def test_replay_plans_as_the_service_does(live: LiveBundle, model: str) -> None:
-    assert serving_plan(live, model) == plan_for(model, live)
 
 
 def test_replay_keeps_the_users_order_and_shares_add_up(live: LiveBundle) -> None:
     users = live.bundle.user_ids.take(np.array([30, 4, 57]))
-    answers = replay(live, serving_plan(live, "lists"), users, k=10)
+    answers = replay(live, plan_for("lists", live), users, k=10)
     assert answers.user_ids == users
     assert [len(items) for items in answers.item_ids] == [10, 10, 10]
     assert sum(answers.place_shares().values()) == pytest.approx(1)
@@ -202,7 +197,7 @@ def test_text_ids_are_evaluated_alike(tmp_path: Path) -> None:
     dataset = tiny_dataset(ids="str")
     live = go_live(load_bundle(write_tiny_bundle(tmp_path, dataset=dataset)))
     users = live.bundle.user_ids.take(np.arange(6))
-    top = replay(live, serving_plan(live, "als"), users, k=2).item_ids
+    top = replay(live, plan_for("als", live), users, k=2).item_ids
     evaluation = evaluate_model(live, "als", users, [items[1] for items in top], k=2)
     assert (evaluation.metrics["HR@2"], evaluation.metrics["MRR@2"]) == (1, 0.5)
 
