@@ -34,7 +34,14 @@ class Config:
     """A pair counts half for every so many items that its user read since; None: all alike."""
 
 
-def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
+def train(
+    dataset: Dataset,
+    config: Config,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    users: npt.NDArray[np.int64] | None = None,
+) -> TrainedModel:
     """Factorize: vectors float32 (n, factors) for users and items that have events. Kind `factors`, "ip".
 
     A pair's weight w (`models.event_weights.pair_matrix`) is scaled so that the data's mean is 1, and its
@@ -46,9 +53,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     (the paper's eq. 4, p = 1 where observed). The last step solves every user exactly, by Cholesky, so a
     stored vector is what `parameters["fold_in"]` gives for the same history: there `alpha` is the
     confidence of the newest item (of an average one, where weights are given) and `half_life`, where set,
-    how many items later it has halved. Vectors that solve to exactly zero are left out. The same seed, data
-    and settings give the same arrays, whatever the number of threads. Raises InputError where a setting is
-    out of range or there is nothing to learn from.
+    how many items later it has halved. Vectors that solve to exactly zero are left out, and so, where
+    `users` (rows) are given, are those of everybody else, who are learned from all the same. The same seed,
+    data and settings give the same arrays, whatever the number of threads. Raises InputError where a setting
+    is out of range or there is nothing to learn from.
     """
     if config.factors < 1 or config.iterations < 1 or not config.alpha > 0 or not config.regularization >= 0:
         raise InputError(
@@ -62,8 +70,9 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     observed: sp.csr_matrix = matrix[user_rows][:, item_rows].tocsr().astype(np.float32)
     scale = 1.0 / float(observed.data.mean(dtype=np.float64))
     observed.data *= np.float32(scale)
-    item_vectors, user_vectors = _factorize(observed, config, seed, progress)
-    items, users = _nonzero(item_vectors), _nonzero(user_vectors)
+    asked = np.arange(len(user_rows)) if users is None else np.flatnonzero(np.isin(user_rows, users))
+    item_vectors, user_vectors = _factorize(observed, asked, config, seed, progress)
+    found_items, found_users = _nonzero(item_vectors), _nonzero(user_vectors)
     parameters: dict[str, Any] = {}
     if config.space == "cosine":
         item_vectors, user_vectors = _unit(item_vectors), _unit(user_vectors)
@@ -73,10 +82,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         kind="factors",
         space=config.space,
         arrays={
-            "item_rows": item_rows[items],
-            "item_vectors": np.ascontiguousarray(item_vectors[items]),
-            "user_rows": user_rows[users],
-            "user_vectors": np.ascontiguousarray(user_vectors[users]),
+            "item_rows": item_rows[found_items],
+            "item_vectors": np.ascontiguousarray(item_vectors[found_items]),
+            "user_rows": user_rows[asked][found_users],
+            "user_vectors": np.ascontiguousarray(user_vectors[found_users]),
         },
         parameters=parameters,
         training={"algorithm": "als", "seed": seed, **asdict(config)},
@@ -93,7 +102,7 @@ def _fold_in(dataset: Dataset, config: Config, scale: float) -> dict[str, float]
 
 
 def _factorize(
-    observed: sp.csr_matrix, config: Config, seed: int, progress: bool
+    observed: sp.csr_matrix, asked: npt.NDArray[np.int64], config: Config, seed: int, progress: bool
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     # BLAS threads under implicit's own fight for the same cores.
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
@@ -106,7 +115,7 @@ def _factorize(
         )
         with advancing("ALS", config.iterations, progress) as advance:
             model.fit(observed, show_progress=False, callback=lambda *_: advance())
-        users = model.recalculate_user(np.arange(observed.shape[0]), observed)
+        users = model.recalculate_user(asked, observed[asked])
     return np.asarray(model.item_factors, np.float32), np.asarray(users, np.float32)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from models.als import als
 from models.build.tuning import Axis
@@ -30,6 +31,15 @@ class Train(Protocol):
 
     def __call__(self, dataset: Dataset, config: Any, *, seed: int, progress: bool = False) -> TrainedModel:
         """Train on all events of a data set."""
+
+
+class ForUsers(Protocol):
+    """Trains on all events, and makes vectors or lists for some users only: all that an exam reads."""
+
+    def __call__(
+        self, dataset: Dataset, config: Any, *, seed: int, users: npt.NDArray[np.int64] | None
+    ) -> TrainedModel:
+        """Train; `users` None makes them for everybody."""
 
 
 def _same(config: Any) -> Any:
@@ -58,7 +68,7 @@ class Recipe:
     may take. fit_of: the configuration to fit for a given one; refined: makes that fit into what the given
     one would train. So settings that only scoring reads are tried without a new fit. margin: see
     `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
-    well.
+    well. for_users: the trainer, where it can do for the users examined alone.
     """
 
     config_type: type[Any]
@@ -71,6 +81,7 @@ class Recipe:
     refined: Callable[[TrainedModel, Dataset, Any], TrainedModel] = _as_fitted
     margin: float = 0.0
     for_cold: bool = False
+    for_users: ForUsers | None = None
 
 
 WIDEST = 800
@@ -214,6 +225,7 @@ RECIPES: dict[str, Recipe] = {
         axes=_als_axes,
         fits=lambda data: _scaled(16, 8, 2e6 / max(len(data), 1)),
         start=lambda _: als.Config(),
+        for_users=als.train,
     ),
     "knn": Recipe(
         item_knn.Config,
@@ -251,6 +263,7 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda data: _scaled(4, 2, 4e7 / max(float(data.n_users), 1.0) ** 2),
         start=lambda _: user_knn.Config(),
         lacks=_user_knn_lacks,
+        for_users=user_knn.train,
     ),
 }
 """In the order they are trained and shown."""

@@ -94,8 +94,13 @@ class _Examiner:
         fit_config = self._recipe.fit_of(config)
         fit = self._fits.pop(fit_config, None)
         if fit is None:
-            fit = self._recipe.train(self._train, fit_config, seed=self._seed)
+            fit = self._fit(fit_config)
         self._fits[fit_config] = fit
         while len(self._fits) > _FITS_KEPT:
             self._fits.pop(next(iter(self._fits)))
         return ndcg(self._recipe.refined(fit, self._train, config), self._exam)
+
+    def _fit(self, config: Any) -> TrainedModel:
+        if self._recipe.for_users is not None:
+            return self._recipe.for_users(self._train, config, seed=self._seed, users=self._exam.user_rows)
+        return self._recipe.train(self._train, config, seed=self._seed)

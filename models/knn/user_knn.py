@@ -34,14 +34,21 @@ class Config:
     list_length: int = 100
 
 
-def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
+def train(
+    dataset: Dataset,
+    config: Config,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    users: npt.NDArray[np.int64] | None = None,
+) -> TrainedModel:
     """List what each user's neighbours have read and they have not. Kind `lists`.
 
     Users are compared by the cosine of their rows; a user is no neighbour of themselves. The score of an
     item is the sum over neighbours of similarity * their weight of it (Herlocker et al., SIGIR 1999,
-    without the mean: weights are no ratings). Users without events have an empty list. Nothing is drawn at
-    random, so `seed` changes nothing. Raises InputError above MAX_USERS users with events, or where a
-    setting is out of range.
+    without the mean: weights are no ratings). Users without events have an empty list, and so, where `users`
+    (rows) are given, has everybody else. Nothing is drawn at random, so `seed` changes nothing. Raises
+    InputError above MAX_USERS users with events, or where a setting is out of range.
     """
     del seed
     if config.neighbours < 1 or config.list_length < 1:
@@ -55,10 +62,11 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         )
     rows: sp.csr_matrix = matrix[active].tocsr()
     unit = _unit_rows(rows, config.idf)
+    asked = np.arange(len(active)) if users is None else np.flatnonzero(np.isin(active, users))
     step = max(1, _BLOCK_CELLS // max(len(active), dataset.n_items, 1))
     lengths, items, scores = np.zeros(dataset.n_users, np.int64), [], []
-    for start in ticking(range(0, len(active), step), "user-kNN", progress):
-        part = slice(start, min(start + step, len(active)))
+    for start in ticking(range(0, len(asked), step), "user-kNN", progress):
+        part = asked[start : start + step]
         listed = _lists(unit, rows, part, config)
         lengths[active[part]] = [len(own) for own, _ in listed]
         items += [own for own, _ in listed]
@@ -85,10 +93,10 @@ def _unit_rows(rows: sp.csr_matrix, idf: bool) -> sp.csr_matrix:
 
 
 def _lists(
-    unit: sp.csr_matrix, rows: sp.csr_matrix, part: slice, config: Config
+    unit: sp.csr_matrix, rows: sp.csr_matrix, part: npt.NDArray[np.int64], config: Config
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     alike = (unit[part] @ unit.T).toarray()
-    alike[np.arange(len(alike)), np.arange(part.start, part.stop)] = 0.0
+    alike[np.arange(len(alike)), part] = 0.0
     indptr, indices, weights = strongest_of_each_row([alike], config.neighbours)
     neighbours = sp.csr_matrix((weights, indices, indptr), shape=alike.shape)
     scores = (neighbours @ rows).toarray()

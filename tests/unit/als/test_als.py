@@ -177,3 +177,13 @@ def test_a_rating_counts_from_one_for_the_lowest() -> None:
     np.testing.assert_allclose(found[1:], data.item_rows[1:] % 3 + 1)
     assert found[0] == pytest.approx(found[1:].mean(), rel=1e-5)
     np.testing.assert_array_equal(pair_matrix(data, "rating").toarray(), data.matrix(binary=True).toarray())
+
+
+def test_vectors_for_some_users_are_theirs_among_all() -> None:
+    data, asked = tiny_dataset(), np.array([3, 8, 30, 59])  # the last has no events
+    everybodys, theirs = (
+        train(data, Config(factors=8), seed=1, users=users).arrays for users in (None, asked)
+    )
+    np.testing.assert_array_equal(theirs["item_vectors"], everybodys["item_vectors"])
+    assert theirs["user_rows"].tolist() == [3, 8, 30]
+    np.testing.assert_allclose(theirs["user_vectors"], everybodys["user_vectors"][[3, 8, 30]], rtol=1e-6)

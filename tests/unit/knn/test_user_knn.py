@@ -72,3 +72,12 @@ def test_too_many_users_to_compare_are_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_settings_out_of_range_are_refused(config: Config) -> None:
     with pytest.raises(InputError):
         train(tiny_dataset(), config)
+
+
+@pytest.mark.parametrize("cells", [1 << 24, 256])
+def test_lists_for_some_users_are_theirs_among_all(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    monkeypatch.setattr(user_knn, "_BLOCK_CELLS", cells)
+    data, asked = tiny_dataset(), np.array([3, 8, 30, 59])
+    everybodys, theirs = lists(train(data, Config())), lists(train(data, Config(), users=asked))
+    assert all(listed == (everybodys[user] if user in asked else {}) for user, listed in enumerate(theirs))
+    assert theirs[3]
