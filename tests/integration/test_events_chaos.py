@@ -12,10 +12,10 @@ from loadtest.chaos.service import make_artifacts
 from service.events.frames import frame
 
 
-def test_twenty_kills_lose_and_spoil_nothing(tmp_path: Path) -> None:
-    report = run(make_artifacts(tmp_path), tmp_path, kills=20, senders=4, workers=2, seed=11)
+def test_fifty_kills_lose_and_spoil_nothing(tmp_path: Path) -> None:
+    report = run(make_artifacts(tmp_path), tmp_path, kills=50, senders=4, workers=2, seed=11)
     assert report.kept, report
-    assert (report.kills, report.restarts) == (20, 2)
+    assert (report.kills, report.restarts) == (50, 5)
     assert (report.lost, report.altered, report.corrupt, report.duplicates_exported) == (0, 0, 0, 0)
     assert report.on_disk >= report.acknowledged > 100
     assert report.impressions > 0
