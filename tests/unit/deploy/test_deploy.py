@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.events.metrics import EventCounts
+from service.state.metrics import HistoryCounts
 from service.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,6 +39,7 @@ def test_boards_and_alerts_ask_only_for_metrics_that_the_service_exposes() -> No
     exposed = set()
     telemetry = Telemetry(budget_s=0.05)
     EventCounts(telemetry)
+    HistoryCounts(telemetry)
     for family in text_string_to_metric_families(telemetry.exposition().decode()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
             family.type, ("",)
