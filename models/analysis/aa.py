@@ -25,7 +25,8 @@ class FalsePositives:
     """How often a metric differed significantly between groups that nothing but chance told apart.
 
     `lower`, `upper`: exact 95% interval of the rate (Clopper & Pearson 1934, Biometrika 26). `p_values`: float64
-    (divisions,). `chance`: two-sided binomial probability of a count as odd, were the rate alpha.
+    (divisions,). `chance`: two-sided binomial probability of a count as odd, were the rate alpha, times the number of
+    metrics looked at (Bonferroni).
     """
 
     metric: Metric
@@ -47,6 +48,13 @@ class FalsePositives:
         """Whether the rate can be alpha."""
         return self.chance >= _ALARM
 
+    @property
+    def verdict(self) -> str:
+        """`as it must be`, `finds too much` or `finds too little`."""
+        if self.calibrated:
+            return "as it must be"
+        return "finds too much" if self.rate > self.alpha else "finds too little"
+
     def as_json(self) -> dict[str, Any]:
         """Lay out with plain JSON values."""
         return {
@@ -57,6 +65,7 @@ class FalsePositives:
             "lower": self.lower,
             "upper": self.upper,
             "calibrated": self.calibrated,
+            "verdict": self.verdict,
         }
 
 
@@ -86,15 +95,27 @@ def false_positives(
         for metric, moments in columns.items():
             sides = [moments.sum(axis=0) - (inside := treated @ moments), inside]
             p_values[metric].append(_welch_p(sides) if metric in means else _ratio_p(sides))
-    return [_found(metric, columns[metric], np.concatenate(p), alpha) for metric, p in p_values.items()]
+    return [
+        _found(metric, columns[metric], np.concatenate(p), alpha, len(columns))
+        for metric, p in p_values.items()
+    ]
 
 
-def _found(metric: Metric, moments: Floats, p: Floats, alpha: float) -> FalsePositives:
+def _found(metric: Metric, moments: Floats, p: Floats, alpha: float, looked_at: int) -> FalsePositives:
     positives = int((p < alpha).sum())
     test = stats.binomtest(positives, len(p), alpha)
     interval = test.proportion_ci(0.95, method="exact")
     users = int(moments[:, 0].sum())
-    return FalsePositives(metric, users, alpha, p, positives, interval.low, interval.high, float(test.pvalue))
+    return FalsePositives(
+        metric,
+        users,
+        alpha,
+        p,
+        positives,
+        interval.low,
+        interval.high,
+        min(1.0, looked_at * float(test.pvalue)),
+    )
 
 
 def _moments_of_mean(values: Floats) -> Floats:

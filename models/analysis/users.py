@@ -104,8 +104,11 @@ def user_sums(events: pl.LazyFrame) -> pl.DataFrame:
     in SESSION_SUMS. Rows at the very millisecond of that `last` belong to its session.
     """
     known = events.filter(pl.col("user_id").is_not_null())
-    closed = known.group_by("user_id").agg(
-        pl.col("timestamp_ms").filter(pl.col("type") == "last").max().alias("closed_ms")
+    # Collected by itself: a join of two streams of the log would hold one of them.
+    closed = collected(
+        known.filter(pl.col("type") == "last")
+        .group_by("user_id")
+        .agg(pl.col("timestamp_ms").max().alias("closed_ms"))
     )
     inside = (pl.col("timestamp_ms") <= pl.col("closed_ms")).fill_null(value=False)
     wanted = known.select(
@@ -114,7 +117,7 @@ def user_sums(events: pl.LazyFrame) -> pl.DataFrame:
         *(sum_.alias(name) for name, sum_ in {**SESSION_SUMS, **OTHER_SUMS}.items()),
     )
     sums = (
-        wanted.join(closed, on="user_id", how="left")
+        wanted.join(closed.lazy(), on="user_id", how="left")
         .group_by("user_id")
         .agg(
             *(pl.col(name).filter(inside).sum() for name in SESSION_SUMS),

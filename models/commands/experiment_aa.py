@@ -73,7 +73,7 @@ def _table(found: Sequence[FalsePositives], repeats: int) -> Table:
             f"{one.positives:,}",
             f"{one.rate:.2%}",
             f"[{one.lower:.2%}, {one.upper:.2%}]",
-            "as it must be" if one.calibrated else "[red]not to be trusted[/red]",
+            one.verdict if one.calibrated else f"[red]{one.verdict}[/red]",
         )
     return table
 

@@ -57,6 +57,7 @@ def test_a_few_users_who_weigh_too_much_are_found_out(tmp_path: Path) -> None:
     )
     one = next(one for one in false_positives(heavy, repeats=1000) if one.metric.name == "time")
     assert not one.calibrated
+    assert one.verdict == "finds too little"
 
 
 def test_the_command_prints_a_line_and_writes_a_page(

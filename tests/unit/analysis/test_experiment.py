@@ -13,6 +13,8 @@ from models.analysis.experiment import Choices, Experiment, analyse
 from models.analysis.log import opened
 from models.analysis.users import assignments, user_sums
 from service.errors import DataError, InputError
+from service.policy.botify_experiments import SHIPPED
+from service.policy.experiments_file import read_experiments
 
 
 def analysed(path: Path, name: str = "E", **more: object) -> Experiment:
@@ -164,6 +166,10 @@ def test_declarations_of_both_kinds_are_read(tmp_path: Path) -> None:
         "[experiments.ranking.treatments]\nold = { weight = 3 }\nnew = {}\n"
     )
     assert read_declared(ours) == {"ranking": Declared({"old": 3.0, "new": 1.0}, "old", START_MS, None)}
+    served = read_experiments(ours).experiments["ranking"]  # the service reads the same
+    assert {name: one.weight for name, one in served.treatments.items()} == {"old": 3.0, "new": 1.0}
+    shipped = read_declared(SHIPPED)
+    assert shipped["TOP_POP"].weights == {"C": 1.0, "T1": 1.0, "T2": 1.0, "T3": 1.0}
     botify = tmp_path / "botify.toml"
     botify.write_text("[AA]\nsplit = 2\n[TOP]\ntreatments = [{ recommender = 'random' }]\n")
     assert read_declared(botify) == {
