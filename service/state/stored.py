@@ -110,7 +110,9 @@ class StoredHistory:
         return recent
 
     async def recent_many(self, user_ids: Sequence[UserId], deadline: Deadline) -> list[Recent]:
-        """Histories of several users at one round trip's cost."""
+        """Histories of several users at one round trip's cost; of none at no cost."""
+        if not user_ids:
+            return []
         counts, unsaved = self._counts, self._unsaved
         try:
             found = await self._store.read(user_ids, deadline)

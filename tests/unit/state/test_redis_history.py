@@ -149,6 +149,13 @@ async def test_it_boots_without_a_server(component: Callable[[str, str], str]) -
             assert await until_told(kept.history, 1) == (10,)
 
 
+async def test_nobody_is_asked_about_nobody(server: RedisServer) -> None:
+    async with proxied(server) as proxy, in_redis(server, url=proxy.url) as kept:
+        before = proxy.commands
+        assert await kept.history.recent_many([], never()) == []
+        assert proxy.commands == before
+
+
 async def test_a_deadline_is_kept_before_the_reserve(server: RedisServer) -> None:
     async with in_redis(server) as kept:
         await kept.history.append(did(1, 10))
