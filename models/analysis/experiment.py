@@ -18,7 +18,7 @@ from models.analysis.sequential import always_valid_p, confidence_sequence
 from models.analysis.statistics import (
     Difference,
     SampleRatio,
-    bootstrap_ratio,
+    bootstrap_ratios,
     cuped,
     detectable,
     ratio_difference,
@@ -274,27 +274,33 @@ class _Groups:
 
     def ratios(self, metrics: Sequence[Metric]) -> list[Comparison]:
         """Compare ratios of sums: delta method and bootstrap over users."""
-        found = []
-        for metric in metrics:
-            top, bottom = metric.parts(self._sums)
-            for treatment in self._others:
-                sides = [
-                    (top[self._rows[name]], bottom[self._rows[name]]) for name in (self._control, treatment)
+        c = self._choices
+        found: dict[tuple[int, int], Comparison] = {}
+        for order, treatment in enumerate(self._others):
+            sides = [
+                [tuple(part[self._rows[name]] for part in metric.parts(self._sums)) for metric in metrics]
+                for name in (self._control, treatment)
+            ]
+            known = [
+                (number, metric, one, (c_side, t_side))
+                for number, (metric, c_side, t_side) in enumerate(zip(metrics, *sides, strict=True))
+                if (one := ratio_difference(c_side, t_side, alpha=c.alpha)) is not None
+            ]
+            if not known:
+                continue
+            intervals = bootstrap_ratios(
+                *([pair[side] for *_, pair in known] for side in (0, 1)),
+                alpha=c.alpha,
+                resamples=c.resamples,
+                seed=c.seed,
+            )
+            for (number, metric, one, pair), interval in zip(known, intervals, strict=True):
+                ratios = (one.control, one.treatment)
+                parts = [
+                    (top - r * bottom) / bottom.mean() for (top, bottom), r in zip(pair, ratios, strict=True)
                 ]
-                difference = ratio_difference(sides[0], sides[1], alpha=self._choices.alpha)
-                if difference is None:
-                    continue
-                ratios = (difference.control, difference.treatment)
-                parts = [(t - r * b) / b.mean() for (t, b), r in zip(sides, ratios, strict=True)]
-                bootstrap = bootstrap_ratio(
-                    sides[0],
-                    sides[1],
-                    alpha=self._choices.alpha,
-                    resamples=self._choices.resamples,
-                    seed=self._choices.seed,
-                )
-                found.append(self._comparison(metric, treatment, difference, parts, bootstrap=bootstrap))
-        return found
+                found[number, order] = self._comparison(metric, treatment, one, parts, bootstrap=interval)
+        return [found[key] for key in sorted(found)]
 
     def _comparison(
         self, metric: Metric, treatment: str, difference: Difference, values: Sequence[Floats], **more: Any

@@ -96,37 +96,41 @@ def _difference(means: tuple[float, float], error: float, degrees: float, alpha:
     return Difference(*means, effect, effect - half, effect + half, error, degrees, p)
 
 
-def bootstrap_ratio(
-    control: tuple[Floats, Floats],
-    treatment: tuple[Floats, Floats],
+def bootstrap_ratios(
+    control: Sequence[tuple[Floats, Floats]],
+    treatment: Sequence[tuple[Floats, Floats]],
     *,
     alpha: float = 0.05,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[float, float] | None:
-    """Percentile bootstrap over users of the difference of two ratios of sums (Efron & Tibshirani 1993, 13.3).
+) -> list[tuple[float, float] | None]:
+    """Percentile bootstrap over users of differences of ratios of sums (Efron & Tibshirani 1993, 13.3).
 
-    Same arguments as `ratio_difference`; returns (lower, upper). None where a side has no denominator.
+    control, treatment: a metric after another, each as `ratio_difference` takes it; all share the resamples. Returns
+    (lower, upper) of each; None where a side has no denominator.
     """
-    if control[1].sum() <= 0 or treatment[1].sum() <= 0:
-        return None
     rng = np.random.default_rng(seed)
-    drawn = _resampled(*treatment, resamples, rng) - _resampled(*control, resamples, rng)
-    lower, upper = np.nanquantile(drawn, [alpha / 2, 1 - alpha / 2])
-    return float(lower), float(upper)
+    drawn = _resampled(treatment, resamples, rng) - _resampled(control, resamples, rng)
+    return [
+        None
+        if c[1].sum() <= 0 or t[1].sum() <= 0
+        else (float(np.nanquantile(column, alpha / 2)), float(np.nanquantile(column, 1 - alpha / 2)))
+        for c, t, column in zip(control, treatment, drawn.T, strict=True)
+    ]
 
 
-def _resampled(numerator: Floats, denominator: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    n = len(numerator)
-    sums = np.column_stack((numerator, denominator))
-    found = np.empty((resamples, 2))
-    chunk = max(1, min(resamples, _CELLS // n))
+def _resampled(metrics: Sequence[tuple[Floats, Floats]], resamples: int, rng: np.random.Generator) -> Floats:
+    """float64 (resamples, n_metrics): the ratios; NaN where a resample has no denominator."""
+    n = len(metrics[0][0])
+    sums = np.column_stack([column for metric in metrics for column in metric])
+    found = np.empty((resamples, sums.shape[1]))
+    chunk = max(1, min(resamples, _CELLS // max(n, 1)))
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = rng.integers(0, n, (size, n)) + (np.arange(size) * n)[:, None]
         found[start : start + size] = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n) @ sums
-    ratios: Floats = np.full(resamples, np.nan)
-    return np.divide(found[:, 0], found[:, 1], out=ratios, where=found[:, 1] > 0)
+    ratios: Floats = np.full((resamples, len(metrics)), np.nan)
+    return np.divide(found[:, 0::2], found[:, 1::2], out=ratios, where=found[:, 1::2] > 0)
 
 
 @dataclass(frozen=True, slots=True)

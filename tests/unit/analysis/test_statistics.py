@@ -8,7 +8,7 @@ from scipy import stats
 
 from models.analysis.sequential import always_valid_p, confidence_sequence
 from models.analysis.statistics import (
-    bootstrap_ratio,
+    bootstrap_ratios,
     cuped,
     detectable,
     ratio_difference,
@@ -73,7 +73,7 @@ def test_the_delta_method_and_the_bootstrap_agree_and_cover_the_truth() -> None:
         control, treatment = side(0.20), side(0.23)
         found = ratio_difference(control, treatment)
         assert found is not None
-        low, high = bootstrap_ratio(control, treatment, resamples=200, seed=seed) or (0.0, 0.0)
+        low, high = bootstrap_ratios([control], [treatment], resamples=200, seed=seed)[0] or (0.0, 0.0)
         assert low == pytest.approx(found.lower, abs=0.25 * (found.upper - found.lower))
         assert high == pytest.approx(found.upper, abs=0.25 * (found.upper - found.lower))
         covered["delta"] += found.lower <= 0.03 <= found.upper
@@ -85,7 +85,8 @@ def test_the_delta_method_and_the_bootstrap_agree_and_cover_the_truth() -> None:
 def test_a_ratio_without_a_denominator_says_nothing() -> None:
     nobody = np.zeros(4), np.zeros(4)
     assert ratio_difference(nobody, (np.ones(4), np.ones(4))) is None
-    assert bootstrap_ratio(nobody, (np.ones(4), np.ones(4))) is None
+    somebody = np.ones(4), np.ones(4)
+    assert bootstrap_ratios([nobody, somebody], [somebody, somebody]) == [None, (0.0, 0.0)]
 
 
 def test_cuped_keeps_the_effect_and_takes_out_what_the_past_explains() -> None:
