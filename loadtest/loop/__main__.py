@@ -23,20 +23,22 @@ from loadtest.loop.report import DayReport, page, table
 from loadtest.loop.training_data import (
     LIKED_FROM,
     hold_out,
+    judging_pairs,
     likes_of_events,
     likes_of_listening_log,
-    new_pairs,
 )
 from loadtest.simulator.comparison import welch
 from loadtest.simulator.figures import Figure
 
 FIRST_DAY = "2026-01-01"
+"""Date of day 0, the simulator's first."""
 SLATE = 20
+CONFIG = Path(__file__).with_name("loop.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to simulate. folder: everything that comes to be goes there. models, tune: what a night builds."""
+    """What to simulate. folder: everything that comes to be goes there. models, config: what a night builds."""
 
     folder: Path
     tracks: int
@@ -46,7 +48,7 @@ class Plan:
     days: int
     seed: int
     models: str
-    tune: str
+    config: Path
 
     @property
     def audience(self) -> Path:
@@ -109,7 +111,7 @@ def _night(
     train = pl.concat([known, learnt])
     test = plan.folder / f"night{day.day}" / "test.csv"
     built = _build(plan, day.day, train)
-    new_pairs(latest, train).write_csv(test)
+    judging_pairs(latest, train).write_csv(test)
     before, _ = _evaluated(plan.artifacts, test)
     after, at_best = _evaluated(plan.folder / f"night{day.day}" / "artifacts", test)
     day = replace(day, ndcg_before=before, ndcg_after=after)
@@ -123,7 +125,7 @@ def _day_without_a_service(plan: Plan) -> DayReport:
     log = plan.folder / "day0.json"
     result = reco(
         "simulate", "--agent", "random", "--catalogue", plan.audience, "--sessions", plan.sessions,
-        "--seed", plan.seed, "--from", "2025-12-31", "--log", log,
+        "--seed", plan.seed, "--from", FIRST_DAY, "--log", log,
     )  # fmt: skip
     return _report(0, "any track", result, 0)
 
@@ -131,7 +133,7 @@ def _day_without_a_service(plan: Plan) -> DayReport:
 def _simulate(plan: Plan, day: int, service: Running) -> dict[str, Any]:
     return reco(
         "simulate", "--url", service.url, "--protocol", "reco", "--catalogue", plan.audience,
-        "--sessions", plan.sessions, "--seed", plan.seed, "--day", day, "--from", FIRST_DAY, "--k", SLATE,
+        "--sessions", plan.sessions, "--seed", plan.seed, "--day", day + 1, "--from", FIRST_DAY, "--k", SLATE,
         "--view-from", LIKED_FROM, env={"RECO_TOKEN": service.token},
     )  # fmt: skip
 
@@ -140,10 +142,10 @@ def _build(plan: Plan, night: int, likes: pl.DataFrame) -> str:
     """Build apart from what serves; return the bundle's id."""
     folder = plan.folder / f"night{night}"
     (folder / "data").mkdir(parents=True)
-    likes.write_parquet(folder / "data" / "interactions.parquet")
+    likes.drop("organic").write_parquet(folder / "data" / "interactions.parquet")
     built = reco(
         "build", "--data", folder / "data", "--out", folder / "artifacts", "--models", plan.models,
-        "--seed", plan.seed, "--tune", plan.tune,
+        "--config", plan.config, "--seed", plan.seed,
     )  # fmt: skip
     return str(built["bundle"])
 
@@ -182,13 +184,16 @@ def _plan(argv: list[str] | None) -> Plan:
     add("--folder", type=Path, default=Path("artifacts/loop"), help="default: artifacts/loop; emptied first")
     add("--tracks", type=int, default=2000)
     add("--artists", type=int, default=400)
-    add("--users", type=int, default=500)
-    add("--sessions", type=int, default=2000, help="a day; default: 2000")
+    add("--users", type=int, default=1000)
+    add("--sessions", type=int, default=3000, help="a day; default: 3000")
     add("--days", type=int, default=3, help="with the service; default: 3")
     add("--seed", type=int, default=1)
-    add("--models", default="knn,als,ease", help="default: knn,als,ease")
+    add("--models", default="knn", help="what a night builds; default: knn")
     add(
-        "--tune", default="quick", choices=("off", "quick", "full"), help="as of 'reco build'; default: quick"
+        "--config",
+        type=Path,
+        default=CONFIG,
+        help="settings of 'reco build'; default: those beside the script",
     )
     return Plan(**vars(parser.parse_args(argv)))
 

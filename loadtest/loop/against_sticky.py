@@ -103,7 +103,7 @@ def _learn(bench: Bench, seed: int, world: Path, folder: Path) -> None:
         "--from", "2026-01-01", "--log", log,
     )  # fmt: skip
     data.mkdir()
-    likes_of_listening_log(log).write_parquet(data / "interactions.parquet")
+    likes_of_listening_log(log).drop("organic").write_parquet(data / "interactions.parquet")
     pl.read_ndjson(world / "tracks.json").rename({"track": "item_id"}).write_csv(data / "items.csv")
     reco(
         "build", "--data", data, "--out", folder / "artifacts", "--models", bench.model, "--seed", seed,

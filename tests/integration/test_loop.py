@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 
 SMALL = (
-    "--tracks", "1000", "--artists", "200", "--users", "200", "--sessions", "500", "--days", "2", "--seed", "1",
-    "--models", "ease", "--tune", "off",
+    "--tracks", "1000", "--artists", "200", "--users", "300", "--sessions", "700", "--days", "2", "--seed", "1",
 )  # fmt: skip
 
 
@@ -54,10 +53,10 @@ def test_every_listen_is_in_the_log_once(folder: Path) -> None:
     assert events["value"].sum() == pytest.approx(
         sum(day["time_per_session"]["mean"] * day["sessions"] for day in days)
     )
-    assert events.filter(pl.col("type") == "last").height == 1000
+    assert events.filter(pl.col("type") == "last").height == 1400
     shown = set(pl.read_parquet(folder / "day2.parquet").filter(pl.col("item_id").is_null())["request_id"])
     told = events.drop_nulls("request_id")["request_id"]
-    assert len(told) == events.height - 1000  # all but the first track of each session
+    assert len(told) == events.height - 1400  # all but the first track of each session
     assert len(shown & set(told)) / len(told) > 0.99  # impressions may be dropped, and are counted then
 
 

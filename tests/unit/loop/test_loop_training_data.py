@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from loadtest.loop.training_data import hold_out, likes_of_events, likes_of_listening_log, new_pairs
+from loadtest.loop.training_data import hold_out, judging_pairs, likes_of_events, likes_of_listening_log
 
 
 def test_likes_are_the_listens_of_at_least_half_a_track_by_time(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_likes_are_the_listens_of_at_least_half_a_track_by_time(tmp_path: Path) 
 
     likes = likes_of_listening_log(log)
 
-    assert likes.columns == ["user_id", "item_id", "timestamp", "weight"]
+    assert likes.columns == ["user_id", "item_id", "timestamp", "weight", "organic"]
     assert likes["item_id"].to_list() == [3, 1]
     assert likes["weight"].to_list() == [0.5, 1.0]
     assert likes["timestamp"].dt.epoch("ms").to_list() == [1000, 2000]
@@ -46,12 +46,14 @@ def test_of_events_the_views_and_last_ones_with_a_value_count(tmp_path: Path) ->
             "item_id": [row[2] for row in rows],
             "timestamp_ms": list(range(len(rows))),
             "value": [row[3] for row in rows],
+            "request_id": [None, *["answer"] * 6],
         }
     ).write_parquet(tmp_path / "events.parquet")
 
     likes = likes_of_events(tmp_path / "events.parquet")
 
     assert likes.select("user_id", "item_id").rows() == [(7, 1), (7, 2)]
+    assert likes["organic"].to_list() == [True, False]  # the first names no answer: the user's own choice
 
 
 def test_what_is_held_out_is_the_latest_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -66,8 +68,10 @@ def test_what_is_held_out_is_the_latest_and_nothing_is_lost(tmp_path: Path) -> N
     assert latest["item_id"].to_list() == [7, 8, 9]
 
 
-def test_a_pair_that_was_learnt_from_is_not_judged_by() -> None:
+def test_judged_is_by_own_choices_that_are_new() -> None:
     known = pl.DataFrame({"user_id": [1, 2], "item_id": [5, 5]})
-    test = pl.DataFrame({"user_id": [1, 1, 1, 3], "item_id": [5, 6, 6, 5]})
+    test = pl.DataFrame(
+        {"user_id": [1, 1, 1, 3, 4], "item_id": [5, 6, 6, 5, 5], "organic": [True, True, True, True, False]}
+    )
 
-    assert new_pairs(test, known).rows() == [(1, 6), (3, 5)]
+    assert judging_pairs(test, known).rows() == [(1, 6), (3, 5)]
