@@ -91,7 +91,7 @@ class _Examiner:
         self._fits: dict[Any, TrainedModel] = {}
 
     def gains(self, config: Any) -> Gains:
-        fit_config = self._recipe.fit_of(config)
+        fit_config = self._recipe.rough(self._recipe.fit_of(config))
         fit = self._fits.pop(fit_config, None)
         if fit is None:
             fit = self._fit(fit_config)
