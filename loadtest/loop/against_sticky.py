@@ -1,8 +1,8 @@
 """`make bench-audience`: does what was learnt from a log please people more than another track of the same artist?
 
 For each seed: a world, a log of any tracks played to its people, a bundle built from that log alone, and an experiment
-on the botify profile: StickyArtist against a model of the bundle, an A/A split of the same people beside it. Read from
-the service's own log by `reco experiment report`: users' mean time per session, Welch's interval at 95%.
+on the botify profile: StickyArtist against a model of the bundle, after it one against itself. Read from the service's
+own log by `reco experiment report`: users' mean time per session, Welch's interval at 95%.
 """
 
 from __future__ import annotations
@@ -63,36 +63,37 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
     folder = bench.folder / f"seed{seed}"
-    world, log = folder / "audience", folder / "log" / "data.json"
+    world = folder / "audience"
     size = ("--tracks", bench.tracks, "--artists", bench.artists, "--users", bench.users)
     reco("simulate", "catalogue", *size, "--seed", seed, "--out", world)
     _learn(bench, seed, world, folder)
-    experiments = folder / "experiments.toml"
-    experiments.write_text(
-        f"""[{AA}]
-split = 2
-
-[{EXPERIMENT}]
-treatments = [
-    {{ recommender = "sticky_artist" }},
-    {{ recommender = "model", model = "{bench.model}" }},
-]
-""",
-        "utf-8",
+    sticky, model = (
+        '{ recommender = "sticky_artist" }',
+        f'{{ recommender = "model", model = "{bench.model}" }}',
     )
+    treatments = {AA: (sticky, sticky), EXPERIMENT: (sticky, model)}
+    (folder / "experiments.toml").write_text(
+        "".join(f"[{name}]\ntreatments = [{', '.join(both)}]\n" for name, both in treatments.items()), "utf-8"
+    )
+    return {name: _experiment(bench, seed, folder, name) for name in treatments}
+
+
+def _experiment(bench: Bench, seed: int, folder: Path, name: str) -> dict[str, Any]:
+    """Serve one experiment and let the audience take part: one at a time, so that the service's chance repeats too."""
+    log = folder / f"{name}.log" / "data.json"
     settings = {
-        "RECO_BOTIFY_EXPERIMENTS": str(experiments.resolve()),
-        "RECO_BOTIFY_RUN": f"{AA},{EXPERIMENT}",
+        "RECO_BOTIFY_EXPERIMENTS": str((folder / "experiments.toml").resolve()),
+        "RECO_BOTIFY_RUN": name,
         "RECO_BOTIFY_LOG": str(log.resolve()),
         "RECO_BOTIFY_SEED": str(seed),
     }
-    said = folder / "service.log"
+    said = folder / f"{name}.service.log"
     with serving(folder / "artifacts", said, "--profile", "botify", settings=settings) as service:
         reco(
-            "simulate", "--url", service.url, "--protocol", "botify", "--catalogue", world,
-            "--sessions", bench.sessions, "--seed", seed, "--day", 2,
+            "simulate", "--url", service.url, "--protocol", "botify", "--catalogue", folder / "audience",
+            "--sessions", bench.sessions, "--seed", seed, "--day", 2, "--concurrency", 1,
         )  # fmt: skip
-    return {name: _effect(log, name) for name in (AA, EXPERIMENT)}
+    return _effect(log, name)
 
 
 def _learn(bench: Bench, seed: int, world: Path, folder: Path) -> None:
