@@ -12,7 +12,16 @@ from rich.status import Status
 
 T = TypeVar("T")
 
-CONSOLE = Console(stderr=True)
+_WIDTH_OF_LOGS = 150
+
+
+def console_of_people() -> Console:
+    """Standard error; where that is no terminal, wide enough that a log keeps whole tables."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=_WIDTH_OF_LOGS)
+
+
+CONSOLE = console_of_people()
 """Where tables and bars go; standard output is for results."""
 
 

@@ -17,7 +17,7 @@ SHOWN = (CHOSEN_BY, "Recall@10", "MAP@10", "coverage@10")
 def models_table(built: Built) -> Table:
     """Validation metrics by model, the best first."""
     table = Table(title=f"bundle {built.bundle_id}: validation, through the serving line (* default)")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for name in SHOWN:
         table.add_column(name, justify="right")
     table.add_column("its 95%", justify="right", no_wrap=True)

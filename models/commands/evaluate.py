@@ -16,7 +16,8 @@ from models.evaluation.held_out import ItemCodes, training_of_rows
 from models.evaluation.opening import model_of, open_published
 from models.evaluation.report import Report, render
 from models.evaluation.run import Evaluation, Examiner
-from models.evaluation.tables import console_of_people, model_tables, overview_table
+from models.evaluation.tables import model_tables, overview_table
+from models.progress import console_of_people
 from service.recommender.live import LiveBundle
 
 HELP = "Evaluate the published bundle through the serving line: table, JSON line, HTML report"

@@ -15,7 +15,7 @@ from models.analysis.product_page import render, tables
 from models.commands.analysis_flags import add_events, moment, positive, tell_damage
 from models.data.tables import column_names, scan_table
 from models.evaluation.files import at_least_one, write_whole
-from models.evaluation.tables import console_of_people
+from models.progress import console_of_people
 from service.errors import DataError
 
 HELP = "Report the product's metrics: funnel, audience, retention, growth, coverage, drift"

@@ -16,7 +16,7 @@ from models.analysis.ope import Estimate, Evaluation, best_of, evaluate
 from models.analysis.target import of_file, of_plan
 from models.commands.analysis_flags import add_events, positive, share, tell_damage
 from models.evaluation.opening import model_of, open_published
-from models.evaluation.tables import console_of_people
+from models.progress import console_of_people
 from service.domain import Exploration, Plan
 from service.errors import InputError
 

@@ -18,7 +18,7 @@ from models.analysis.log import Log, opened
 from models.analysis.users import assignments, control_first
 from models.commands.analysis_flags import add_events, moment, positive, share, tell_damage
 from models.evaluation.files import at_least_one, write_whole
-from models.evaluation.tables import console_of_people
+from models.progress import console_of_people
 from service.errors import InputError
 
 HELP = "Compare an experiment's treatments with its control: table, JSON line, HTML report"

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.costs import Costs
 from models.evaluation.run import Evaluation, Group
 
 HEADLINE = ("NDCG", "Recall", "MAP", "MRR", "HR", "coverage", "novelty")
-_WIDTH_OF_LOGS = 150
-
-
-def console_of_people() -> Console:
-    """Standard error; where that is no terminal, wide enough that a log keeps whole tables."""
-    console = Console(stderr=True)
-    return console if console.is_terminal else Console(stderr=True, width=_WIDTH_OF_LOGS)
 
 
 def overview_table(measured: Sequence[tuple[Evaluation, Costs]], k: int) -> Table:
