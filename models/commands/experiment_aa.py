@@ -18,8 +18,8 @@ from models.analysis.pictures import p_values
 from models.analysis.users import user_sums
 from models.commands.analysis_flags import add_events, share, tell_damage
 from models.evaluation.files import at_least_one, write_whole
-from models.evaluation.tables import console_of_people
 from models.page import page
+from models.progress import console_of_people
 
 HELP = "Divide the log's users at random again and again: how often is a difference found that isn't there"
 
