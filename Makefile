@@ -88,8 +88,8 @@ format: setup ## Let ruff fix and format
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Run the benchmarks (ARGS="-k word")
-	@$(BIN)/pytest -q tests/benchmarks $(ARGS)
+bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3, DATA=artifacts folder; ARGS="--rungs warm-exact")
+	@$(BIN)/python -m loadtest.bench --seconds $(or $(SECONDS),2) --rounds $(or $(ROUNDS),3) $${DATA:+--artifacts "$$DATA"} $(ARGS)
 
 chaos-events: setup ## Kill a service 1,000 times under event load; nothing acknowledged may be lost (ARGS="--kills 50")
 	@$(BIN)/python -m loadtest.chaos.events $(ARGS)
