@@ -34,7 +34,11 @@ def resident_mib(service: Served) -> float:
 async def slow_client(service: Served, number: int, asked: list[int]) -> bytes:
     """Send a head (every second client: a body) a few bytes at a time; return what the server said at the end."""
     reader, writer = await asyncio.open_connection(service.host, service.port)
-    start = b"POST /v1/recommend HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n" if number % 2 else b"GET /reco/"
+    start = (
+        b"POST /v1/recommend HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n"
+        if number % 2
+        else b"GET /reco/"
+    )
     writer.write(start)
     asked.append(number)
     answer = asyncio.create_task(reader.read())
