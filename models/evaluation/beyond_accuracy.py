@@ -76,6 +76,17 @@ def miuf(recommended: Codes, training: Training) -> PerUser:
     return _mean_of_list(bits, recommended)
 
 
+def rarity(recommended: Codes, training: Training) -> PerUser:
+    """`Rarity`: 1 - users of the item / users, 1 for an unseen item; mean of a list, then over users."""
+    share = training.at(training.users, recommended) / max(training.n_users, 1)
+    return _mean_of_list(np.where(recommended != NOWHERE, 1.0 - share, 0.0), recommended)
+
+
+def user_coverage(recommended: Codes) -> PerUser:
+    """`user_coverage`: share of users who were recommended anything."""
+    return PerUser.mean_of((recommended != NOWHERE).any(axis=1).astype(np.float64))
+
+
 def average_recommendation_popularity(recommended: Codes, training: Training) -> PerUser:
     """`ARP`: training users of a recommended item, mean of a list, then over users (Yin et al. 2012)."""
     return _mean_of_list(training.at(training.users, recommended).astype(np.float64), recommended)
@@ -140,11 +151,15 @@ def coverage(recommended: Codes, catalogue: int) -> float:
 
 
 def gini(recommended: Codes, training: Training) -> float:
-    """`Gini`: inequality of exposure over the catalogue: 0 all items equally often, near 1 a few take all."""
+    """`Gini`: inequality of exposure over the catalogue: 0 all items equally often, 1 one item takes all.
+
+    sum over j of (2j - n - 1) p_j / (n - 1), p ascending shares of the places, j from 1 (n - 1 and not n, so
+    that 1 is reached). A catalogue of one item is equal.
+    """
     shown = recommended[(recommended >= 0) & (recommended < len(training.interactions))]
     exposure = np.bincount(shown, minlength=len(training.interactions))
     exposure = np.sort(exposure[(training.interactions > 0) | (exposure > 0)]).astype(np.float64)
     n, total = len(exposure), exposure.sum()
-    if not n or not total:
+    if n < 2 or not total:
         return 0.0
-    return float(((2 * np.arange(1, n + 1) - n - 1) * exposure).sum() / (n * total))
+    return float(((2 * np.arange(1, n + 1) - n - 1) * exposure).sum() / ((n - 1) * total))

@@ -16,6 +16,9 @@ import numpy.typing as npt
 NOWHERE = -1
 """Padding: no item at this place."""
 
+POSITIVE = 0.75
+"""Least value, of 0 to 1, that makes an interaction positive: most of a track was heard."""
+
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]
@@ -44,6 +47,24 @@ class Relevant:
         indptr = np.zeros(n_users + 1, np.int64)
         np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
         return cls(indptr, items)
+
+    @classmethod
+    def of_values(
+        cls,
+        user_rows: npt.NDArray[np.integer],
+        item_codes: npt.NDArray[np.integer],
+        values: npt.NDArray[np.floating],
+        n_users: int,
+        *,
+        at_least: float = POSITIVE,
+    ) -> Relevant:
+        """Group the pairs whose value is `at_least` or more; one of several rows of a pair suffices.
+
+        values: float (n,), of the pairs in their order; NaN is not positive. A user may end up with nothing:
+        `select(np.flatnonzero(relevant.counts))` keeps those that accuracy is defined for.
+        """
+        positive = np.asarray(values) >= at_least
+        return cls.of_pairs(user_rows[positive], item_codes[positive], n_users)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1

@@ -19,7 +19,18 @@ from models.page import page
 from service.bundle.manifest import Manifest
 
 _COLUMNS = ("NDCG", "Recall", "MAP", "MRR", "HR", "Precision")
-_BEYOND = ("coverage", "novelty", "MIUF", "ILD", "Serendipity", "ARP", "APLT", "Gini")
+_BEYOND = (
+    "coverage",
+    "novelty",
+    "MIUF",
+    "ILD",
+    "Serendipity",
+    "ARP",
+    "APLT",
+    "Rarity",
+    "Gini",
+    "user_coverage",
+)
 _TOLD = {
     "coverage": "share of the training catalogue that anybody was shown",
     "novelty": "minus log₂ of an item's interactions per user, mean over places",
@@ -28,7 +39,9 @@ _TOLD = {
     "Serendipity": "relevant items ranked higher than their popularity would put them",
     "ARP": "mean number of training users of a recommended item",
     "APLT": "share of a list outside the items that hold 80% of interactions",
+    "Rarity": "share of training users who don't have a recommended item, mean over users",
     "Gini": "inequality of exposure: 0 all items equally often, 1 one item only",
+    "user_coverage": "share of users who were recommended anything",
 }
 
 

@@ -20,7 +20,9 @@ from models.evaluation.beyond_accuracy import (
     long_tail_share,
     miuf,
     novelty,
+    rarity,
     serendipity,
+    user_coverage,
 )
 from models.evaluation.bootstrap import PerUser, confidence_intervals
 from models.evaluation.competition import leaderboard_map
@@ -175,6 +177,8 @@ class Examiner:
             f"Serendipity@{k}": serendipity(ranking, hits(ranking, relevant), training, k),
             f"ARP@{k}": average_recommendation_popularity(ranking, training),
             f"APLT@{k}": long_tail_share(ranking, training),
+            f"Rarity@{k}": rarity(ranking, training),
+            f"user_coverage@{k}": user_coverage(ranking),
         }
         if self.one_hots is not None:
             metrics[f"ILD@{k}"] = intra_list_diversity(ranking, self.one_hots)

@@ -20,7 +20,9 @@ from models.evaluation.beyond_accuracy import (
     long_tail_share,
     miuf,
     novelty,
+    rarity,
     serendipity,
+    user_coverage,
 )
 from models.evaluation.metrics import NOWHERE
 
@@ -106,10 +108,27 @@ def test_coverage_counts_distinct_items_of_the_catalogue() -> None:
     assert coverage(np.empty((0, 3), np.int64), 0) == 0
 
 
-def test_gini_is_zero_for_equal_exposure_and_near_one_for_a_single_star() -> None:
+def test_gini_is_zero_for_equal_exposure_and_one_for_a_single_star() -> None:
     training = training_of(*[1] * 10)
     assert gini(np.arange(10).reshape(5, 2), training) == pytest.approx(0)
-    assert gini(np.zeros((5, 1), np.int64), training) == pytest.approx(0.9)
+    assert gini(np.zeros((5, 1), np.int64), training) == pytest.approx(1)
+    assert gini(np.zeros((5, 1), np.int64), training_of(1)) == 0
+
+
+def test_gini_of_shares_by_hand() -> None:
+    # Shares ascending 0, 1/6, 2/6, 3/6 with weights -3, -1, 1, 3 over n - 1 = 3.
+    lists = np.array([[0, 1, 2], [0, 1, NOWHERE], [0, NOWHERE, NOWHERE]])
+    assert gini(lists, training_of(5, 4, 3, 2)) == pytest.approx((-1 / 6 + 2 / 6 + 9 / 6) / 3)
+
+
+def test_rarity_is_the_share_of_users_without_the_item() -> None:
+    training = training_of(9, 9, 0, users=(6, 2, 0))
+    lists = np.array([[0, 1], [2, NOWHERE], [NOWHERE, NOWHERE]])
+    assert rarity(lists, training).value == pytest.approx(((2 / 8 + 6 / 8) / 2 + 1) / 2)
+
+
+def test_user_coverage_counts_users_with_any_item() -> None:
+    assert user_coverage(np.array([[0, 1], [2, NOWHERE], [NOWHERE, NOWHERE]])).value == pytest.approx(2 / 3)
 
 
 @given(
