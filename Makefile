@@ -19,7 +19,7 @@ ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
 export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
-.PHONY: help setup run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience build requirements locust locust-web clean
+.PHONY: help setup run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build requirements locust locust-web clean
 
 help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
@@ -99,6 +99,9 @@ loop: setup ## Serve, simulate a day, learn from its log, publish, three days; a
 
 bench-audience: setup ## Simulated A/B of a learnt model against StickyArtist, two seeds, A/A beside it (ARGS="--model als")
 	@$(BIN)/python -m loadtest.loop.against_sticky $(ARGS)
+
+bench-ope: setup ## Whether off-policy evaluation's intervals hold the simulator's truth, 50 logs a question (ARGS="--runs 200")
+	@$(BIN)/python tests/benchmarks/bench_ope.py $(ARGS)
 
 build: ## Build the serving image (IMAGE=name)
 	docker build --tag $(IMAGE) .
