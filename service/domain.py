@@ -66,13 +66,37 @@ class Exploration:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeCap:
+    """At most `most` places of a slate a value of this item attribute, while the candidates allow it."""
+
+    attribute: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """How the candidates are put into an order that is good as a whole. docs/experiments.md has the formulas.
+
+    `mmr`: maximal marginal relevance. `dpp`: greedy determinant over the last `window` places.
+    `relevance`, 0 to 1, is what an item's own score counts beside its unlikeness to the others.
+    """
+
+    method: Literal["mmr", "dpp"]
+    relevance: float = 0.7
+    window: int = 10
+    cap: AttributeCap | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """How to answer: which model retrieves, how many candidates it hands on, and what is left to chance."""
+    """How to answer: which model retrieves, how many candidates it hands on, how they are put in order, and what is
+    left to chance."""
 
     model: str
     n_candidates: int = 0
     """0: just k."""
     exploration: Exploration | None = None
+    reranking: Reranking | None = None
 
 
 @dataclass(frozen=True, slots=True)

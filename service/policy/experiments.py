@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import Counter
 
 from service.bundle.ids import UNKNOWN
-from service.domain import Clock, Exploration, Plan, UserId
+from service.domain import Clock, Exploration, Plan, Reranking, UserId
 from service.errors import InputError
 from service.policy.assignment import SPAN, place_of, seed_of
 from service.policy.experiments_file import (
@@ -26,6 +26,7 @@ from service.policy.experiments_file import (
     EligibleTable,
     ExperimentsFile,
     ExperimentTable,
+    PlanTable,
     places,
 )
 from service.recommender.live import LiveBundle
@@ -54,6 +55,7 @@ class _Treatment:
     model: str | None
     n_candidates: int | None
     exploration: Exploration | None
+    reranking: Reranking | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def check_experiments(declared: ExperimentsFile, path: Path | None, live: LiveBu
     for name, shadow in declared.shadows.items():
         if shadow.model not in live.models:
             raise InputError(f"{path}: [shadows.{name}] model: {_no_model(shadow.model, live)}")
+        for fault in _cap_faults(shadow, live):
+            raise InputError(f"{path}: [shadows.{name}] {fault}")
 
 
 def _faults(name: str, one: ExperimentTable, live: LiveBundle) -> Iterator[str]:
@@ -168,10 +172,19 @@ def _faults(name: str, one: ExperimentTable, live: LiveBundle) -> Iterator[str]:
     for treatment, plan in one.treatments.items():
         if plan.model is not None and plan.model not in live.models:
             yield f"[{table}.treatments.{treatment}] model: {_no_model(plan.model, live)}"
+        for fault in _cap_faults(plan, live):
+            yield f"[{table}.treatments.{treatment}] {fault}"
     for segment in one.eligible.segments or ():
         if segment not in _segments(live):
             known = ", ".join(_segments(live)) or "none"
             yield f"[{table}.eligible] segments: bundle {live.bundle_id} has no segment {segment!r}; it has: {known}"
+
+
+def _cap_faults(plan: PlanTable, live: LiveBundle) -> Iterator[str]:
+    cap = None if plan.rerank is None else plan.rerank.cap
+    if cap is not None and cap.attribute not in live.bundle.attributes:
+        known = ", ".join(sorted(live.bundle.attributes)) or "none"
+        yield f"rerank.cap.attribute: bundle {live.bundle_id} has no attribute {cap.attribute!r}; it has: {known}"
 
 
 def _no_model(name: str, live: LiveBundle) -> str:
@@ -203,6 +216,7 @@ def _experiment(name: str, one: ExperimentTable, part: tuple[float, float], live
         _Treatment(
             name, label, table.model, table.n_candidates,
             None if table.exploration is None else table.exploration.settings(),
+            None if table.rerank is None else table.rerank.settings(),
         )
         for label, table in one.treatments.items()
     )  # fmt: skip
@@ -264,6 +278,8 @@ def _assignment(model_name: str, chosen: tuple[_Treatment, ...], live: LiveBundl
             plan = dataclasses.replace(plan, n_candidates=one.n_candidates)
         if one.exploration is not None:
             plan = dataclasses.replace(plan, exploration=one.exploration)
+        if one.reranking is not None:
+            plan = dataclasses.replace(plan, reranking=one.reranking)
     treatments = {one.experiment: one.name for one in chosen}
     header = ",".join(f"{experiment}={treatment}" for experiment, treatment in treatments.items())
     return Assignment(plan, MappingProxyType(treatments), header.encode())

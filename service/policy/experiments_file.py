@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.domain import Exploration
+from service.domain import AttributeCap, Exploration, Reranking
 from service.errors import InputError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -32,7 +32,9 @@ LAYER_SALT = "layer/"
 """A layer divides users by this and its name."""
 MOST_EXPLORED = 1000
 """Candidates to explore among: so many cost 0.15 ms."""
-_PLAN_KEYS = ("model", "n_candidates", "exploration")
+MOST_RERANKED = 200
+"""Candidates to rerank: the eigenvalues of so many cost some milliseconds, and the cost grows with their cube."""
+_PLAN_KEYS = ("model", "n_candidates", "exploration", "rerank")
 
 
 class _Table(BaseModel):
@@ -61,12 +63,42 @@ class ExplorationTable(_Table):
         return Exploration(self.kind, strength)
 
 
+class CapTable(_Table):
+    """At most so many places a value."""
+
+    attribute: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    most: Annotated[int, Field(ge=1, le=1000)]
+
+
+class RerankTable(_Table):
+    """How candidates are put in order: see `service.domain.Reranking`."""
+
+    method: Literal["mmr", "dpp"]
+    relevance: Annotated[float, Field(ge=0, le=1)] = 0.7
+    window: Annotated[int, Field(ge=2, le=100)] | None = None
+    cap: CapTable | None = None
+
+    @model_validator(mode="after")
+    def _what_the_method_takes(self) -> Self:
+        if self.method == "mmr" and self.window is not None:
+            raise ValueError("method 'mmr' takes no 'window'")
+        if self.method == "dpp" and self.relevance > 0.99:
+            raise ValueError("method 'dpp' takes a 'relevance' of at most 0.99")
+        return self
+
+    def settings(self) -> Reranking:
+        """As the line takes it."""
+        cap = None if self.cap is None else AttributeCap(self.cap.attribute, self.cap.most)
+        return Reranking(self.method, self.relevance, self.window or 10, cap)
+
+
 class PlanTable(_Table):
     """What of the plan is decided; the rest stays as it is for everybody."""
 
     model: Name | None = None
     n_candidates: Annotated[int, Field(ge=1, le=10_000)] | None = None
     exploration: ExplorationTable | None = None
+    rerank: RerankTable | None = None
 
     @model_validator(mode="after")
     def _a_pool_to_explore(self) -> Self:
@@ -74,6 +106,20 @@ class PlanTable(_Table):
             raise ValueError("'exploration' needs 'n_candidates': how many of the best may be shown")
         if self.exploration is not None and (self.n_candidates or 0) > MOST_EXPLORED:
             raise ValueError(f"'exploration' takes at most {MOST_EXPLORED} 'n_candidates'")
+        return self
+
+    @model_validator(mode="after")
+    def _a_pool_to_rerank(self) -> Self:
+        if self.rerank is None:
+            return self
+        if self.n_candidates is None:
+            raise ValueError("'rerank' needs 'n_candidates': how many of the best are put in order")
+        if self.n_candidates > MOST_RERANKED:
+            raise ValueError(f"'rerank' takes at most {MOST_RERANKED} 'n_candidates'")
+        if self.exploration is not None and self.exploration.kind == "softmax":
+            raise ValueError(
+                "'rerank' goes with exploration of kind 'epsilon': 'softmax' orders by score again"
+            )
         return self
 
 

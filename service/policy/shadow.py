@@ -174,6 +174,8 @@ class Shadows:
             plan = dataclasses.replace(plan, n_candidates=shadow.n_candidates)
         if shadow.exploration is not None:
             plan = dataclasses.replace(plan, exploration=shadow.exploration.settings())
+        if shadow.rerank is not None:
+            plan = dataclasses.replace(plan, reranking=shadow.rerank.settings())
         return plan
 
     def _compare(self, one: _Waiting, slate: Slate) -> None:

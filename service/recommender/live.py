@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from service.bundle.reader import Bundle, ModelData
-from service.domain import Clock
+from service.domain import Clock, Reranking
 from service.errors import BundleRefused, ModelNotFound
 from service.recommender.costs import StageCost
 from service.recommender.filters import EVERYTHING
@@ -40,6 +40,8 @@ class LiveModel:
     retrieve_cost: StageCost
     recall_at_10: float
     """Of the retriever in use against exact search; 1.0 where retrieval is exact."""
+    rerank_costs: dict[tuple[Reranking, int], StageCost] = field(default_factory=dict, repr=False)
+    """By settings and number of candidates: as many as there are plans. One that never ran is expected to be free."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

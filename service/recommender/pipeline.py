@@ -1,4 +1,4 @@
-"""The request line: user state, retrieve, filter, explore, complete.
+"""The request line: user state, retrieve, filter, rerank, explore, complete.
 
 Every served, evaluated or submitted slate is its work.
 """
@@ -6,10 +6,12 @@ Every served, evaluated or submitted slate is its work.
 from __future__ import annotations
 
 from service.domain import Candidates, Deadline, Plan, Query, Slate
+from service.recommender.costs import StageCost
 from service.recommender.exploration import completed, explored
 from service.recommender.fallback import complete
 from service.recommender.filters import drop_ineligible, eligible
-from service.recommender.live import LiveBundle
+from service.recommender.live import LiveBundle, LiveModel
+from service.recommender.reranking import reranked
 from service.recommender.user_state import user_state
 
 
@@ -41,10 +43,17 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     timings: tuple[tuple[str, float], ...] = (("retrieve", retrieved - started),)
     propensities: tuple[float, ...] | None = None
     chosen = retrieved
+    if plan.reranking is not None and candidates is not None and len(candidates.item_rows):
+        candidates, ran, chosen = _rerank(candidates, query, plan, model, live, deadline)
+        timings = (*timings, ("rerank", chosen - retrieved))
+        if not ran:
+            degraded = (*degraded, "rerank")
+        elif chosen > deadline.expires_at:
+            degraded = (*degraded, "overrun")
     if plan.exploration is not None:
         candidates, propensities = explored(candidates, query, plan, plan.exploration)
-        chosen = deadline.now()
-        timings = (*timings, ("explore", chosen - retrieved))
+        began, chosen = chosen, deadline.now()
+        timings = (*timings, ("explore", chosen - began))
     rows, scores, source, n_personal, top_up = complete(candidates, query.k, user, rules, live.popular)
     return Slate(
         item_ids=bundle.item_ids.take(rows),
@@ -56,3 +65,19 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         timings=(*timings, ("complete", deadline.now() - chosen)),
         propensities=None if propensities is None else completed(propensities, len(rows)),
     )
+
+
+def _rerank(
+    candidates: Candidates, query: Query, plan: Plan, model: LiveModel, live: LiveBundle, deadline: Deadline
+) -> tuple[Candidates, bool, float]:
+    """Rerank if it fits: the candidates, whether it ran, and the clock's reading after it."""
+    assert plan.reranking is not None
+    cost = model.rerank_costs.setdefault((plan.reranking, plan.n_candidates), StageCost())
+    started = deadline.now()
+    if not deadline.fits(cost.upper, started):
+        cost.skipped()
+        return candidates, False, started
+    candidates = reranked(candidates, query.k, plan, model, live.bundle)
+    ended = deadline.now()
+    cost.observe(ended - started)
+    return candidates, True, ended

@@ -18,7 +18,7 @@ from service.app import create_app
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
 from service.client import AsyncRecoClient, Question
-from service.domain import Deadline, Exploration, Plan, Query
+from service.domain import AttributeCap, Deadline, Exploration, Plan, Query, Reranking
 from service.errors import InputError
 from service.events.reading import read_records
 from service.policy.assignment import chance_of
@@ -255,3 +255,53 @@ async def test_a_bundle_that_lacks_a_model_suspends_its_experiment(
     ]
     assert after == before
     assert "an experiment is suspended" in capfd.readouterr().out
+
+
+RERANKING = """
+[experiments.varied]
+control = "plain"
+[experiments.varied.treatments.plain]
+[experiments.varied.treatments.mmr]
+n_candidates = 20
+rerank = { method = "mmr", relevance = 0.5 }
+[experiments.varied.treatments.dpp]
+n_candidates = 20
+rerank = { method = "dpp", relevance = 0.5, cap = { attribute = "kind", most = 3 } }
+"""
+ORDERS = {
+    "mmr": Reranking("mmr", 0.5),
+    "dpp": Reranking("dpp", 0.5, cap=AttributeCap("kind", 3)),
+}
+
+
+async def test_reranking_is_a_treatment_like_any_other(artifacts: Path, tmp_path: Path) -> None:
+    file, folder = tmp_path / "e.toml", tmp_path / "events"
+    file.write_text(RERANKING, encoding="utf-8")
+    live = go_live(load_bundle(ArtifactStore(artifacts).current()))
+    changed: Counter[str] = Counter()
+    async with running(settings_for(artifacts, events_dir=folder, experiments=file)) as (_, client):
+        client.headers.update(BEARER)
+        for user in range(100, 250, 3):
+            answer = await client.get(f"/reco/als/{user}?k=5&budget_ms=2000")
+            treatment = parsed(answer.headers["x-reco-treatment"])["varied"]
+            query, items = Query(user, 5), answer.json()["items"]
+            assert "x-reco-degraded" not in answer.headers
+            plan = Plan("als", 20, reranking=ORDERS[treatment]) if treatment in ORDERS else Plan("als")
+            assert items == recommend(query, plan, live, Deadline.none()).item_ids
+            changed[treatment] += items != recommend(query, Plan("als"), live, Deadline.none()).item_ids
+    assert changed["plain"] == 0
+    assert min(changed["mmr"], changed["dpp"]) > 3
+    assert {record["treatments"]["varied"] for record in read_records(folder)} == {"plain", *ORDERS}
+
+
+async def test_a_cap_on_an_attribute_that_the_bundle_lacks_ends_the_start_up(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(RERANKING.replace('"kind"', '"artist"'), encoding="utf-8")
+    app = create_app(settings_for(artifacts, experiments=file))
+    with pytest.raises(
+        InputError, match=r"treatments\.dpp\] rerank\.cap\.attribute: .* no attribute 'artist'"
+    ):
+        async with app.router.lifespan_context(app):
+            pass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain import Exploration
+from service.domain import AttributeCap, Exploration, Reranking
 from service.errors import InputError
 from service.policy.experiments_file import places, read_experiments
 
@@ -156,3 +156,44 @@ class TestLayers:
         assert refusal(file, two("", "layer = 'other'\nsalt = 'one'", plans="")).startswith(
             "[experiments.two] salt: "
         )
+
+
+def with_plan(plan: str) -> str:
+    return f"[experiments.x]\ncontrol = 'a'\n[experiments.x.treatments]\na = {{}}\nb = {{ {plan} }}\n"
+
+
+def test_a_reranking_is_read_with_its_defaults(file: Path) -> None:
+    file.write_text(
+        with_plan("n_candidates = 50, rerank = { method = 'dpp', cap = { attribute = 'artist', most = 2 } }"),
+        encoding="utf-8",
+    )
+    table = read_experiments(file).experiments["x"].treatments["b"].rerank
+    assert table is not None
+    assert table.settings() == Reranking("dpp", 0.7, 10, AttributeCap("artist", 2))
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        ("rerank = { method = 'mmr' }", "'rerank' needs 'n_candidates'"),
+        ("n_candidates = 201, rerank = { method = 'mmr' }", "at most 200"),
+        ("n_candidates = 20, rerank = { method = 'best' }", "rerank"),
+        ("n_candidates = 20, rerank = { method = 'mmr', window = 5 }", "takes no 'window'"),
+        ("n_candidates = 20, rerank = { method = 'dpp', relevance = 1.0 }", "at most 0.99"),
+        ("n_candidates = 20, rerank = { method = 'mmr', relevance = nan }", "relevance"),
+        ("n_candidates = 20, rerank = { method = 'mmr', cap = { attribute = 'a', most = 0 } }", "cap"),
+        (
+            "n_candidates = 20, rerank = { method = 'mmr' }, exploration = { kind = 'softmax', temperature = 1.0 }",
+            "'softmax' orders by score again",
+        ),
+    ],
+)
+def test_a_reranking_that_makes_no_sense_is_refused(file: Path, plan: str, reason: str) -> None:
+    message = refusal(file, with_plan(plan))
+    assert message.startswith("[experiments.x.treatments.b")
+    assert reason in message
+
+
+def test_two_layers_may_not_both_rerank(file: Path) -> None:
+    plans = "n_candidates = 20, rerank = { method = 'mmr' }"
+    assert "both it and experiment 'one' decide" in refusal(file, two("", "layer = 'other'", plans))

@@ -11,11 +11,13 @@ from service.policy.experiments_file import ExperimentTable, TreatmentTable, rea
 PAGE = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text("utf-8")
 
 
-def test_its_file_is_fit(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "e.toml").write_text(example, encoding="utf-8")
-    read = read_experiments(tmp_path / "e.toml")
-    assert (list(read.experiments), list(read.shadows)) == (["ranking", "curious"], ["knn"])
+def test_its_files_are_fit(tmp_path: Path) -> None:
+    shown = []
+    for example in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL):
+        (tmp_path / "e.toml").write_text(example, encoding="utf-8")
+        read = read_experiments(tmp_path / "e.toml")
+        shown.append((list(read.experiments), list(read.shadows)))
+    assert shown == [(["ranking", "curious"], ["knn"]), (["varied"], [])]
 
 
 def test_it_names_every_key() -> None:
