@@ -37,7 +37,7 @@ def botify_server(rule: Rule, *, status: int = 200, close_each: bool = False) ->
             super().setup()
             botify.connections += 1
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
             pass
 
         def do_GET(self) -> None:

@@ -230,12 +230,12 @@ class Load:
         try:
             writer.write(request.encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = int(re.search(r"content-length: (\d+)", head)[1])  # type: ignore[index]
+            length = int(re.search(r"content-length: (\d+)", head)[1])  # type: ignore[index]  # no match is a failed test
             body = (await reader.readexactly(length)).decode()
         except (OSError, asyncio.IncompleteReadError) as error:
             self.lost.append(f"request {asked} of its connection: {error!r}")
             return "lost", False
         status = head.split(" ", 2)[1]
         if status == "200":
-            self.answers[re.search(r"x-reco-bundle: (\w+)", head)[1], user, body] += 1  # type: ignore[index]
+            self.answers[re.search(r"x-reco-bundle: (\w+)", head)[1], user, body] += 1  # type: ignore[index]  # as above
         return status, "connection: close" not in head

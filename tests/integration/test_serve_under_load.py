@@ -161,7 +161,9 @@ async def test_reloads_lose_nothing_and_mix_nothing(
                 else:
                     store.publish(ids[(number + 1) % 2])
                 tried += len(service.workers)
-                await load.until(lambda: sum(attempts(service).values()) == tried, f"attempt {tried}")  # noqa: B023
+                await load.until(
+                    lambda wanted=tried: sum(attempts(service).values()) == wanted, f"attempt {tried}"
+                )
                 await load.answered(50)
         assert set(load.outcomes) == {"200"}
         bodies: dict[tuple[str, int], set[str]] = {}
