@@ -85,7 +85,7 @@ def dpp_greedy(kernel: Floats, k: int, window: int = 10, cap: Cap | None = None)
     """Greedy determinant: each place takes the item that most enlarges the determinant of the last `window` places.
 
     kernel: float64 (n, n), positive semi-definite. Cholesky rows grow by one a place (Chen, Zhang & Zhou, NeurIPS
-    2018, algorithm 1; the sliding window is its section 4). Where no item is independent of the window any more,
+    2018). Where no item is independent of the window any more,
     the window starts anew.
     """
     own = kernel.diagonal()
@@ -169,7 +169,7 @@ def _scaled(scores: Scores) -> Floats:
 def _quality(scores: Scores, weight: float) -> Floats:
     """float64 (n,), 1 for the best: exp(a z), z in standard deviations of the pool, a = weight / (2 (1 - weight)).
 
-    The trade-off of Chen, Zhang & Zhou (NeurIPS 2018, section 5). Only ratios matter to greedy choice.
+    The trade-off of Chen, Zhang & Zhou (NeurIPS 2018). Only ratios matter to greedy choice.
     """
     wide = scores.astype(np.float64)
     deviation = float(wide.std()) if len(wide) else 0.0
