@@ -19,7 +19,7 @@ ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
 export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
-.PHONY: help setup run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build requirements locust locust-web clean
+.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build requirements locust locust-web clean
 
 help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
@@ -38,6 +38,9 @@ $(READY): $(PINS) pyproject.toml
 	pip --require-hashes --no-build-isolation -r requirements/dev.txt
 	pip --no-deps --no-build-isolation -e .
 	touch $@
+
+setup-train: setup ## What trains the towers (torch), into the same .venv
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-build-isolation -e '.[train]'
 
 run: setup ## Build a bundle (DATA=folder or file; without it a generated demo) unless there is one, and serve it
 	@bash deploy/run.sh
@@ -108,7 +111,7 @@ build: ## Build the serving image (IMAGE=name)
 
 requirements: setup ## Pin again what pyproject.toml asks for (ARGS=--upgrade for the newest)
 	@pin() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS) "$$@"; }
-	pin pyproject.toml --extra redis -o requirements/serve.txt
+	pin pyproject.toml --extra redis --extra tower -o requirements/serve.txt
 	pin pyproject.toml --extra dev --constraint requirements/serve.txt -o requirements/dev.txt
 	pin --group pyproject.toml:builder --constraint requirements/dev.txt -o requirements/builder.txt
 
