@@ -19,7 +19,7 @@ ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
 export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
-.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build requirements locust locust-web clean
+.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build sbom requirements locust locust-web clean
 
 help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
@@ -108,6 +108,10 @@ bench-ope: setup ## Whether off-policy evaluation's intervals hold the simulator
 
 build: ## Build the serving image (IMAGE=name)
 	docker build --tag $(IMAGE) .
+
+sbom: setup ## What the serving image installs, as CycloneDX JSON with hashes (OUT=sbom.json)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(or $(OUT),sbom.json)" requirements/serve.txt
+	echo "$(or $(OUT),sbom.json)"
 
 requirements: setup ## Pin again what pyproject.toml asks for (ARGS=--upgrade for the newest)
 	@pin() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS) "$$@"; }
