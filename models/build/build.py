@@ -152,12 +152,17 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
 
 
 def chosen_models(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
-    """Names to train, in the order of RECIPES: those wanted and `popular`, or all that the data supports.
+    """Names to train, in the order of RECIPES: those wanted and `popular`, or all that the data supports and that are
+    not trained on request only.
 
     Raises InputError for an unknown name, or for one that the data can't support.
     """
     if wanted is None:
-        return [name for name, recipe in RECIPES.items() if recipe.lacks(dataset) is None]
+        return [
+            name
+            for name, recipe in RECIPES.items()
+            if not recipe.on_request and recipe.lacks(dataset) is None
+        ]
     for name in wanted:
         if name not in RECIPES:
             raise InputError(f"--models: no such model {name!r} (known: {', '.join(RECIPES)})")

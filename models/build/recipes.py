@@ -16,6 +16,8 @@ from models.ease import ease
 from models.event_weights import recency_of
 from models.knn import item_knn, user_knn
 from models.knn.truncation import narrowed
+from models.lightfm import lightfm
+from models.mf import gradient, sampled
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
 from models.trained import TrainedModel
@@ -69,7 +71,8 @@ class Recipe:
     one would train. So settings that only scoring reads are tried without a new fit. margin: see
     `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
     well. for_users: the trainer, where it can do for the users examined alone. rough: a cheaper fit that
-    ranks configurations alike; it is examined in place of the one given, and never kept.
+    ranks configurations alike; it is examined in place of the one given, and never kept. on_request: it is
+    trained only where it is named, being dear, or there for comparison.
     """
 
     config_type: type[Any]
@@ -84,6 +87,7 @@ class Recipe:
     for_cold: bool = False
     for_users: ForUsers | None = None
     rough: Callable[[Any], Any] = _same
+    on_request: bool = False
 
 
 ROUGH_ITERATIONS = 8
@@ -212,6 +216,25 @@ def _user_knn_lacks(dataset: Dataset) -> str | None:
     )
 
 
+def _lightfm_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("features", (True, False), (False,)),
+        Axis("factors", (16, 32, 64, 128), (32,)),
+        Axis("epochs", (10, 20, 40), (40,)),
+        Axis("learning_rate", (0.02, 0.05, 0.1)),
+        Axis("max_sampled", (10, 30, 100)),
+    )
+
+
+def _sampled_axes(rates: tuple[float, ...]) -> tuple[Axis, ...]:
+    return (
+        Axis("factors", (16, 32, 64, 128), (32,)),
+        Axis("learning_rate", rates, rates),
+        Axis("regularization", (0.001, 0.01, 0.03, 0.1, 0.6), (0.03,)),
+        Axis("iterations", (15, 30, 60, 120), (120,)),
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "popular": Recipe(
         popularity.Config,
@@ -268,6 +291,40 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: user_knn.Config(),
         lacks=_user_knn_lacks,
         for_users=user_knn.train,
+    ),
+    "lightfm": Recipe(
+        lightfm.Config,
+        lightfm.train,
+        axes=_lightfm_axes,
+        fits=lambda data: _scaled(6, 2, 1e6 / max(len(data), 1)),
+        start=lambda _: lightfm.Config(),
+        lacks=lightfm.lacks,
+        on_request=True,
+    ),
+    "bpr": Recipe(
+        sampled.BprConfig,
+        sampled.train_bpr,
+        axes=lambda _: _sampled_axes((0.01, 0.03, 0.1)),
+        fits=lambda data: _scaled(12, 4, 4e6 / max(len(data), 1)),
+        start=lambda _: sampled.BprConfig(),
+        on_request=True,
+    ),
+    "lmf": Recipe(
+        sampled.LmfConfig,
+        sampled.train_lmf,
+        axes=lambda _: _sampled_axes((0.3, 1.0, 3.0)),
+        fits=lambda data: _scaled(12, 4, 4e6 / max(len(data), 1)),
+        start=lambda _: sampled.LmfConfig(),
+        on_request=True,
+    ),
+    "mf": Recipe(
+        gradient.Config,
+        gradient.train,
+        axes=lambda _: (),
+        fits=lambda _: 1,
+        start=lambda _: gradient.Config(),
+        lacks=gradient.lacks,
+        on_request=True,
     ),
 }
 """In the order they are trained and shown."""

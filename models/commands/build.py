@@ -29,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=_names,
         metavar="M,M",
-        help=f"models to hold besides popular: {', '.join(RECIPES)}; default: all that the data supports",
+        help=f"models to hold besides popular: {', '.join(RECIPES)}; default: all that the data supports but "
+        f"{', '.join(name for name, recipe in RECIPES.items() if recipe.on_request)}",
     )
     parser.add_argument(
         "--config",

@@ -16,6 +16,7 @@ from service.errors import InputError
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     configs = {
+        **{name: recipe.config_type() for name, recipe in RECIPES.items()},
         "popular": popularity.Config(days=14, segments=("age", "sex"), smoothing=30.0),
         "als": als.Config(factors=96, alpha=0.5, half_life=3),
         "knn": item_knn.Config(weighting="bm25", history_half_life=2.5),
@@ -26,7 +27,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "settings.toml"
     write_settings(file, configs)
     assert read_settings(file).configs == configs
-    assert set(configs) == set(RECIPES)
 
 
 def test_writing_one_model_keeps_what_else_the_file_says(tmp_path: Path) -> None:

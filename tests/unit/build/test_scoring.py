@@ -30,7 +30,9 @@ def split() -> Split:
 def models(data: Dataset) -> dict[str, TrainedModel]:
     fading = item_knn.Config(history_half_life=1.5, half_life=3.0)
     made: dict[str, TrainedModel] = {
-        name: recipe.train(data, recipe.start(data), seed=0) for name, recipe in RECIPES.items()
+        name: recipe.train(data, recipe.start(data), seed=0)
+        for name, recipe in RECIPES.items()
+        if recipe.lacks(data) is None
     }
     return {
         **made,

@@ -1,0 +1,1 @@
+"""LightFM: factors of ids and features together."""

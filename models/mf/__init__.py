@@ -1,0 +1,1 @@
+"""Factorizations trained by gradient steps, beside ALS: BPR and logistic, and the textbook one on ratings."""
