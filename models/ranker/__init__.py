@@ -1,0 +1,1 @@
+"""The second stage: a learned ranker of candidates that other models retrieve."""
