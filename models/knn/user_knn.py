@@ -32,6 +32,9 @@ class Config:
     """A pair counts half for every so many items that its user read since; None: all alike."""
     weights: EventWeights = "binary"
     list_length: int = 100
+    centred: bool = False
+    """Take each user's mean weight off before users are compared: Pearson's correlation of users who weighed the same
+    items. Says something only where weights differ."""
 
 
 def train(
@@ -44,11 +47,11 @@ def train(
 ) -> TrainedModel:
     """List what each user's neighbours have read and they have not. Kind `lists`.
 
-    Users are compared by the cosine of their rows; a user is no neighbour of themselves. The score of an
-    item is the sum over neighbours of similarity * their weight of it (Herlocker et al., SIGIR 1999,
-    without the mean: weights are no ratings). Users without events have an empty list, and so, where `users`
-    (rows) are given, has everybody else. Nothing is drawn at random, so `seed` changes nothing. Raises
-    InputError above MAX_USERS users with events, or where a setting is out of range.
+    Users are compared by the cosine of their rows (centred, if so configured); a user is no neighbour of
+    themselves. The score of an item is the sum over neighbours of similarity * their weight of it (Herlocker
+    et al., SIGIR 1999, without the mean: weights are no ratings). Users without events have an empty list, and
+    so, where `users` (rows) are given, has everybody else. Nothing is drawn at random, so `seed` changes
+    nothing. Raises InputError above MAX_USERS users with events, or where a setting is out of range.
     """
     del seed
     if config.neighbours < 1 or config.list_length < 1:
@@ -61,7 +64,7 @@ def train(
             "leave 'userknn' out of --models"
         )
     rows: sp.csr_matrix = matrix[active].tocsr()
-    unit = _unit_rows(rows, config.idf)
+    unit = _unit_rows(rows, idf=config.idf, centred=config.centred)
     asked = np.arange(len(active)) if users is None else np.flatnonzero(np.isin(active, users))
     step = max(1, _BLOCK_CELLS // max(len(active), dataset.n_items, 1))
     lengths, items, scores = np.zeros(dataset.n_users, np.int64), [], []
@@ -82,8 +85,12 @@ def train(
     )
 
 
-def _unit_rows(rows: sp.csr_matrix, idf: bool) -> sp.csr_matrix:
+def _unit_rows(rows: sp.csr_matrix, *, idf: bool, centred: bool) -> sp.csr_matrix:
     weighted = rows.astype(np.float64)
+    if centred:
+        counts = np.diff(weighted.indptr)
+        means = np.asarray(weighted.sum(axis=1)).ravel() / np.maximum(counts, 1)
+        weighted.data -= np.repeat(means, counts)
     if idf:
         counts = np.bincount(rows.indices, minlength=rows.shape[1])
         weighted = weighted.multiply(np.log(rows.shape[0] / np.maximum(counts, 1))).tocsr()

@@ -81,3 +81,16 @@ def test_lists_for_some_users_are_theirs_among_all(monkeypatch: pytest.MonkeyPat
     everybodys, theirs = lists(train(data, Config())), lists(train(data, Config(), users=asked))
     assert all(listed == (everybodys[user] if user in asked else {}) for user, listed in enumerate(theirs))
     assert theirs[3]
+
+
+def test_centred_users_are_compared_by_pearsons_correlation() -> None:
+    # User 1 weighs item 3 as their own mean, so it doesn't change how alike the two are; user 2 thinks otherwise.
+    data = by_hand([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 4)])
+    data = replace(data, weights=np.array([2, 2, 5, 1, 2, 6, 3, 5, 1, 3], np.float32))
+    correlation = np.corrcoef([2, 2, 5], [1, 2, 6])[0, 1]
+    model = train(data, Config(idf=False, centred=True, weights="given"))
+    assert lists(model)[0] == pytest.approx({3: correlation * 3})
+
+
+def test_centred_users_who_weigh_everything_alike_are_like_nobody() -> None:
+    assert set(map(len, lists(train(tiny_dataset(), Config(centred=True))))) == {0}
