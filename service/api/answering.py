@@ -15,7 +15,7 @@ from service.api.guarded import deadline_of, services_of
 from service.api.services import Services
 from service.domain import Deadline, Plan, Query, Slate
 from service.errors import NotReady, RequestError
-from service.events.schema import NO_TREATMENTS
+from service.events.schema import NO_TREATMENTS, Impression
 from service.policy.assignment import chance_of
 from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle
@@ -64,10 +64,44 @@ async def recent_of(queries: Sequence[Query], services: Services, deadline: Dead
 
 async def slate_of(
     query: Query, plan: Plan, live: LiveBundle, services: Services, deadline: Deadline
-) -> Slate:
-    """Run the line for one user, with what they did since the bundle was built. Raises as `slate_for`."""
+) -> tuple[Slate, Recent]:
+    """Run the line for one user, with what they did since the bundle was built, which is returned too.
+
+    Raises as `slate_for`.
+    """
     (recent,) = await recent_of((query,), services, deadline)
-    return slate_for(query, plan, live, services, deadline, recent)
+    return slate_for(query, plan, live, services, deadline, recent), recent
+
+
+def log_shown(
+    request: Request,
+    query: Query,
+    slate: Slate,
+    assignment: Assignment,
+    live: LiveBundle,
+    recent: Recent,
+    *,
+    part: int | None = None,
+    retriever: str | None = None,
+) -> None:
+    """Leave an answer's impression to the event log, where there is one.
+
+    `part`: see `Impression`. `retriever`: the route's own choice, if it is not the settings'.
+    """
+    services = services_of(request)
+    log = services.events
+    if log is not None:
+        deadline = deadline_of(request)
+        seconds = deadline.now() - deadline.started_at
+        request_id: str = request.state.request_id
+        plan = assignment.plan
+        log.emit(
+            Impression(
+                time.time(), request_id, query.user_id, live.bundle_id, plan.model, slate, seconds,
+                assignment.treatments, slate.propensities, part, query, plan, recent.items,
+                retriever or services.settings.retriever,
+            )
+        )  # fmt: skip
 
 
 def slate_for(

@@ -1,14 +1,17 @@
 """GET /reco/{model}/{user_id}: the hot route, a plain ASGI endpoint that the app calls before any framework.
 
 Everything that can be is decided when a bundle goes live (`_Bound`); a request does what is left: headers, token,
-ids, the pipeline, bytes, counts.
+ids, the pipeline, bytes, counts. There are two doors to one line: ASGI (`RecoRoute.__call__`), and a plain call that
+hands over the whole answer at once (`RecoRoute.answer_now`), which the worker's own protocol takes where nothing has to
+be waited for. They differ in how an answer is handed over, and in nothing that decides it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -29,7 +32,11 @@ from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle
 from service.recommender.plan import plan_for
 from service.state.history import NOTHING
+from service.state.memory import MemoryHistory
 from service.telemetry import UNKNOWN_MODEL, ModelCounts
+
+if TYPE_CHECKING:
+    from service.state.history import Recent
 
 PREFIX = "/reco/"
 _METHODS = frozenset({"GET", "HEAD"})
@@ -51,14 +58,20 @@ _READ = frozenset(
 )
 
 
+def _lines(headers: Headers) -> bytes:
+    """Headers as they stand in an answer's head."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """`name`: as it was asked for."""
+    """`name`: as it was asked for. `lines`: the headers as they stand in an answer's head."""
 
     name: str
     plan: Plan
     counts: ModelCounts
     headers: Headers
+    lines: bytes
     treatments: Mapping[str, str]
 
 
@@ -74,9 +87,8 @@ class _Bound:
         self.models: dict[bytes, _Model] = {}
         for name in live.models:
             plan = plan_for(name, live)
-            self.models[name.encode()] = _Model(
-                name, plan, services.telemetry.model(plan.model), self._headers(plan), NO_TREATMENTS
-            )
+            headers, counts = self._headers(plan), services.telemetry.model(plan.model)
+            self.models[name.encode()] = _Model(name, plan, counts, headers, _lines(headers), NO_TREATMENTS)
         if services.experiments is not None:
             services.experiments.bind(live)
 
@@ -94,7 +106,7 @@ class _Bound:
             plan = assignment.plan
             headers = [*self._headers(plan), (b"x-reco-treatment", assignment.header)]
             counts = self._telemetry.model(plan.model)
-            model = _Model(asked.name, plan, counts, headers, assignment.treatments)
+            model = _Model(asked.name, plan, counts, headers, _lines(headers), assignment.treatments)
             if len(self._assigned) < _MOST_ASSIGNED:
                 self._assigned[assignment] = model
         return model
@@ -114,40 +126,47 @@ class _Answer:
     """An answer on its way out, and what is to be said of it afterwards."""
 
     __slots__ = (
-        "body", "bundle_id", "compared", "counts", "headers", "slate", "status", "treatments", "user_id",
+        "body", "bundle_id", "compared", "counts", "headers", "lines", "plan", "query", "recent", "slate", "status",
+        "treatments", "user_id",
     )  # fmt: skip
 
     def __init__(
-        self, status: int, headers: Headers, body: bytes, counts: ModelCounts, slate: Slate | None,
-        user_id: UserId | None = None, bundle_id: str = "",
+        self, status: int, headers: Headers, lines: bytes | None, body: bytes, counts: ModelCounts,
+        slate: Slate | None, user_id: UserId | None = None, bundle_id: str = "",
     ) -> None:  # fmt: skip
-        self.status, self.headers, self.body, self.counts, self.slate = status, headers, body, counts, slate
-        self.user_id, self.bundle_id = user_id, bundle_id
+        self.status, self.headers, self.lines, self.body = status, headers, lines, body
+        self.counts, self.slate, self.user_id, self.bundle_id = counts, slate, user_id, bundle_id
         self.treatments = NO_TREATMENTS
+        self.query: Query | None = None
+        self.plan: Plan | None = None
+        self.recent: tuple[ItemId, ...] = ()
         self.compared: tuple[Query, tuple[ItemId, ...], str, LiveBundle] | None = None
         """What shadow plans are told: the query, what the user did since, the model asked for, the bundle."""
 
 
 class _Asked:
-    """What is read of a request."""
+    """What is read of a request; and, once it is found fit, what is to be answered."""
 
     __slots__ = (
-        "authorization", "budget", "host", "method", "origin", "preflight", "query_string", "raw_path", "request_id",
-        "scheme",
+        "authorization", "budget", "host", "live", "method", "model", "origin", "preflight", "query", "query_string",
+        "raw_path", "request_id", "scheme",
     )  # fmt: skip
+    query: Query
+    model: _Model
+    live: LiveBundle
 
-    def __init__(self, scope: Scope) -> None:
-        self.method: str = scope["method"]
-        self.scheme: str = scope["scheme"]
-        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        self.query_string: bytes = scope["query_string"]
+    def __init__(
+        self, method: str, scheme: str, raw_path: bytes, query_string: bytes, headers: Headers
+    ) -> None:
+        self.method, self.scheme = method, scheme
+        self.raw_path, self.query_string = raw_path, query_string
         self.authorization: list[bytes] = []
         self.request_id: bytes | None = None
         self.budget: bytes | None = None
         self.origin: bytes | None = None
         self.host = b""
         self.preflight = False
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name in _READ:
                 if name == b"authorization":
                     self.authorization.append(value)
@@ -166,7 +185,7 @@ class _Asked:
 class RecoRoute:
     """The endpoint. Built in the lifespan; holds no request's state."""
 
-    __slots__ = ("_bound", "_cors", "_s", "_token_first", "_unknown")
+    __slots__ = ("_bound", "_cors", "_known_now", "_s", "_token_first", "_unknown")
 
     def __init__(self, services: Services) -> None:
         self._s = services
@@ -174,14 +193,29 @@ class RecoRoute:
         self._token_first = services.settings.check_order == "token,user,model"
         self._bound: _Bound | None = None
         self._unknown = services.telemetry.model(UNKNOWN_MODEL)
+        history = services.history
+        self._known_now = history.known_now if isinstance(history, MemoryHistory) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a GET has no body
         """Answer one request."""
         s = self._s
         deadline = Deadline(s.settings.budget_s, clock=s.clock)
-        asked = _Asked(scope)
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        asked = _Asked(
+            scope["method"], scope["scheme"], raw_path, scope["query_string"], list(scope["headers"])
+        )
         request_id = s.request_ids.of(asked.request_id)
-        answer = await self._decide(asked, deadline, request_id)
+        answer = self._read(asked, deadline, request_id)
+        if answer is None:
+            recent = NOTHING
+            try:
+                if s.history is not None:
+                    assert asked.query.user_id is not None  # the path names one
+                    recent = await s.history.recent(asked.query.user_id, deadline)
+            except Exception as error:
+                answer = self._failed(error, asked, request_id)
+            else:
+                answer = self._answer(asked, recent, deadline, request_id)
         slate = answer.slate
         headers = [
             *answer.headers,
@@ -192,63 +226,115 @@ class RecoRoute:
         if s.serving.draining:
             headers.append((b"connection", b"close"))
         if slate is not None:
-            _disclose(headers, slate, deadline)
+            headers.append((b"x-reco-source", slate.source.encode()))
+            if slate.degraded:
+                headers.append((b"x-reco-degraded", ",".join(slate.degraded).encode()))
+            headers.append((b"server-timing", _timing(slate, deadline)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else answer.body})
         self._account(asked, answer, deadline, request_id)
 
-    async def _decide(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
-        """Answer, whatever happens."""
-        s = self._s
-        try:
-            if asked.method in _METHODS:
-                return await self._answer(asked, deadline, request_id)
-            return self._other_method(asked)
-        except RequestError as error:
-            return self._refuse(fault_of(error, s.settings.missing_token_status), asked)
-        except Exception as error:
-            s.log.event(
-                time.time(), "ERROR", "no answer could be made", error=error, request_id=request_id.decode()
-            )
-            return self._refuse(SERVER_ERROR, asked)
+    def answer_now(
+        self, url: bytes, headers: Headers, scheme: str, write: Callable[[int, bytes], None]
+    ) -> bool:
+        """Answer a GET by one call of `write(status, headers and body)`; False, having done nothing, where it can't.
 
-    async def _answer(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer:
-        """Check token, user and model in the order the settings give, then k and the budget, then recommend."""
+        That is while the worker drains, and where a user's history is kept outside this process's memory: there is
+        something to wait for, or to say, that ASGI has the words for. `url`: path and query, as they came.
+        """
+        s = self._s
+        if s.serving.draining or (s.history is not None and self._known_now is None):
+            return False
+        deadline = Deadline(s.settings.budget_s, clock=s.clock)
+        raw_path, _, query_string = url.partition(b"?")
+        asked = _Asked("GET", scheme, raw_path, query_string, headers)
+        request_id = s.request_ids.of(asked.request_id)
+        answer = self._read(asked, deadline, request_id)
+        if answer is None:
+            known = self._known_now
+            recent = NOTHING if known is None else known(asked.query.user_id)  # type: ignore[arg-type]  # read above
+            answer = self._answer(asked, recent, deadline, request_id)
+        slate, lines, body = answer.slate, answer.lines, answer.body
+        if lines is None:
+            lines = _lines(answer.headers)
+        told = b""
+        if slate is not None:
+            told = b"x-reco-source: %b\r\n" % slate.source.encode()
+            if slate.degraded:
+                told += b"x-reco-degraded: %b\r\n" % ",".join(slate.degraded).encode()
+            told += b"server-timing: %b\r\n" % _timing(slate, deadline)
+        write(
+            answer.status,
+            b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+            % (lines, self._cors.lines(asked.origin), len(body), request_id, told, body),
+        )
+        self._account(asked, answer, deadline, request_id)
+        return True
+
+    def _read(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer | None:
+        """Check token, user and model in the order the settings give, then k and the budget.
+
+        None: the request is fit, and `asked` holds its query, model and bundle. Else the answer that refuses it.
+        """
         s = self._s
         settings = s.settings
-        segments = asked.raw_path.split(b"/", 4)
-        if len(segments) != 4:
-            return self._refuse(_NOT_FOUND, asked)
-        s.gate.admit(asked.authorization)
-        bound = self._bind()
-        live = bound.live
-        if self._token_first:
-            user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
-            model = bound.find(segments[2])
-        else:
-            model = bound.find(segments[2])
-            user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
-        k = parse_k(asked.query_string, settings.k, settings.k_max) if asked.query_string else settings.k
-        if asked.budget is not None:
-            deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
-        query = Query(user_id, k)
-        if s.experiments is not None:
-            assignment = s.experiments.assign(user_id, model.name, live)
-            if assignment is not None:
-                model = bound.under(assignment, model)
-                if model.plan.exploration is not None:
-                    query = Query(user_id, k, seed=chance_of(request_id.decode(), user_id))
-        recent = NOTHING if s.history is None else await s.history.recent(user_id, deadline)
-        slate = slate_for(query, model.plan, live, s, deadline, recent)
-        if type(user_id) is int:
-            body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
-        else:
-            body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
-        answer = _Answer(200, model.headers, body, model.counts, slate, user_id, live.bundle_id)
+        try:
+            if asked.method not in _METHODS:
+                return self._other_method(asked)
+            segments = asked.raw_path.split(b"/", 4)
+            if len(segments) != 4:
+                return self._refuse(_NOT_FOUND, asked)
+            s.gate.admit(asked.authorization)
+            bound = self._bind()
+            if self._token_first:
+                user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
+                model = bound.find(segments[2])
+            else:
+                model = bound.find(segments[2])
+                user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
+            k = parse_k(asked.query_string, settings.k, settings.k_max) if asked.query_string else settings.k
+            if asked.budget is not None:
+                deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
+            query = Query(user_id, k)
+            if s.experiments is not None:
+                assignment = s.experiments.assign(user_id, model.name, bound.live)
+                if assignment is not None:
+                    model = bound.under(assignment, model)
+                    if model.plan.exploration is not None:
+                        query = Query(user_id, k, seed=chance_of(request_id.decode(), user_id))
+            asked.query, asked.model, asked.live = query, model, bound.live
+        except Exception as error:
+            return self._failed(error, asked, request_id)
+        return None
+
+    def _answer(self, asked: _Asked, recent: Recent, deadline: Deadline, request_id: bytes) -> _Answer:
+        """Recommend. `recent`: what the user did since the bundle was built."""
+        s, query, model, live = self._s, asked.query, asked.model, asked.live
+        try:
+            slate = slate_for(query, model.plan, live, s, deadline, recent)
+            user_id = query.user_id
+            if type(user_id) is int:
+                body = b'{"user_id":%d,"items":%b}' % (user_id, orjson.dumps(slate.item_ids))
+            else:
+                body = orjson.dumps({"user_id": user_id, "items": slate.item_ids})
+        except Exception as error:
+            return self._failed(error, asked, request_id)
+        answer = _Answer(200, model.headers, model.lines, body, model.counts, slate, user_id, live.bundle_id)
         answer.treatments = model.treatments
+        answer.query, answer.plan, answer.recent = query, model.plan, recent.items
         if s.shadows is not None:
             answer.compared = (query, recent.items, model.name, live)
         return answer
+
+    def _failed(self, error: Exception, asked: _Asked, request_id: bytes) -> _Answer:
+        """Answer a request that can't be answered as asked, whatever the reason."""
+        s = self._s
+        if isinstance(error, RequestError):
+            return self._refuse(fault_of(error, s.settings.missing_token_status), asked)
+        s.log.event(
+            time.time(), "ERROR", "no answer could be made", error=error, request_id=request_id.decode()
+        )
+        return self._refuse(SERVER_ERROR, asked)
 
     def follow(self) -> None:
         """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""
@@ -270,7 +356,7 @@ class RecoRoute:
 
     def _other_method(self, asked: _Asked) -> _Answer:
         if asked.method == "OPTIONS" and asked.origin is not None and asked.preflight:
-            return _Answer(200, self._cors.preflight_only(), b"", self._unknown, None)
+            return _Answer(200, self._cors.preflight_only(), None, b"", self._unknown, None)
         return self._refuse(_NOT_ALLOWED, asked)
 
     def _refuse(self, fault: Fault, asked: _Asked) -> _Answer:
@@ -283,7 +369,7 @@ class RecoRoute:
         if self._bound is not None and len(segments) == 4:
             model = self._bound.models.get(segments[2])
             counts = model.counts if model is not None else counts
-        return _Answer(fault.status, headers, body, counts, None)
+        return _Answer(fault.status, headers, None, body, counts, None)
 
     def _account(self, asked: _Asked, answer: _Answer, deadline: Deadline, request_id: bytes) -> None:
         """Count the answer and leave its line to the log."""
@@ -298,7 +384,8 @@ class RecoRoute:
             events.emit(
                 Impression(
                     time.time(), request_id.decode(), answer.user_id, answer.bundle_id, counts.model, slate, seconds,
-                    answer.treatments, slate.propensities,
+                    answer.treatments, slate.propensities, None, answer.query, answer.plan, answer.recent,
+                    self._s.settings.retriever,
                 )
             )  # fmt: skip
         if answer.compared is not None and slate is not None and self._s.shadows is not None:
@@ -320,13 +407,8 @@ async def answer_not_ready(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(body, 503, {"Retry-After": "1"}, media_type=content_type)(scope, receive, send)
 
 
-def _disclose(headers: list[tuple[bytes, bytes]], slate: Slate, deadline: Deadline) -> None:
-    """Say where the items came from, what was left out, and where the time went (milliseconds)."""
-    headers.append((b"x-reco-source", slate.source.encode()))
-    if slate.degraded:
-        headers.append((b"x-reco-degraded", ",".join(slate.degraded).encode()))
-    parts: list[bytes] = []
-    for stage, seconds in slate.timings:
-        parts.append(b"%b;dur=%.3f" % (stage.encode(), seconds * 1000))
+def _timing(slate: Slate, deadline: Deadline) -> bytes:
+    """Say where the time went, in milliseconds, as Server-Timing has it."""
+    parts = [b"%b;dur=%.3f" % (stage.encode(), seconds * 1000) for stage, seconds in slate.timings]
     parts.append(b"total;dur=%.3f" % ((deadline.now() - deadline.started_at) * 1000))
-    headers.append((b"server-timing", b", ".join(parts)))
+    return b", ".join(parts)

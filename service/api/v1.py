@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from service.api.answering import (
     bundle_response,
     degraded_header,
     live_of,
+    log_shown,
     recent_of,
     slate_for,
     slate_of,
@@ -35,9 +35,9 @@ from service.api.v1_schemas import (
     SimilarAnswer,
     SimilarBody,
 )
-from service.domain import Deadline, IdKind, ItemFilter, Query, Slate, UserId
+from service.domain import Deadline, IdKind, ItemFilter, Query, Slate
 from service.errors import InvalidRequest, RequestError, UserNotFound
-from service.events.schema import Impression, event_id_of
+from service.events.schema import event_id_of
 from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle, LiveModel
 from service.recommender.retrieval import FactorsRetriever, HnswRetriever
@@ -125,9 +125,9 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     live = live_of(services)
     request_id: str = request.state.request_id
     query, assignment = _checked(body, live, services, ("body",), request_id)
-    slate = await slate_of(query, assignment.plan, live, services, deadline)
+    slate, recent = await slate_of(query, assignment.plan, live, services, deadline)
     answer = {"request_id": request_id, "bundle": live.bundle_id, **_described(slate, assignment)}
-    _log_shown(request, body.user_id, slate, assignment, live)
+    log_shown(request, query, slate, assignment, live, recent)
     return slate_response(request, answer, slate, assignment.plan, live, assignment.header)
 
 
@@ -167,7 +167,7 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
             degraded.update(dict.fromkeys(slate.degraded))
             described = _described(slate, assignment)
             results[number] = {"answer": {"request_id": request_id, "bundle": live.bundle_id, **described}}
-            _log_shown(request, query.user_id, slate, assignment, live, number)
+            log_shown(request, query, slate, assignment, live, recent, part=number)
         await turn.over()
     for number, found in faults.items():
         results[number] = {"problem": problem_of(found, request_id)}
@@ -352,28 +352,6 @@ def _check_kinds(given: Iterable[int | str], kind: IdKind, place: Place) -> None
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
-
-
-def _log_shown(
-    request: Request,
-    user_id: UserId | None,
-    slate: Slate,
-    assignment: Assignment,
-    live: LiveBundle,
-    part: int | None = None,
-) -> None:
-    """Leave an answer's impression to the event log, where there is one."""
-    log = services_of(request).events
-    if log is not None:
-        deadline = deadline_of(request)
-        seconds = deadline.now() - deadline.started_at
-        request_id: str = request.state.request_id
-        log.emit(
-            Impression(
-                time.time(), request_id, user_id, live.bundle_id, assignment.plan.model, slate, seconds,
-                assignment.treatments, slate.propensities, part,
-            )
-        )  # fmt: skip
 
 
 def _described(slate: Slate, assignment: Assignment) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Inside the process both are plain values; in the log each is one JSON object (do
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
-from service.domain import ItemId, Slate, UserId
+from service.domain import ItemId, Plan, Query, Slate, UserId
 
 FeedbackType = Literal["impression", "view", "click", "purchase", "rating", "last"]
 FEEDBACK_TYPES: tuple[FeedbackType, ...] = get_args(FeedbackType)
@@ -60,7 +61,9 @@ class Impression(NamedTuple):
 
     `at`: Unix time in seconds. `seconds`: from the request's arrival until it was answered. `part`: place in a batch
     that shares one request id. `propensities`: probability of each place's item under the policy that chose it; None
-    where nothing was left to chance.
+    where nothing was left to chance. `query`, `plan`: what was asked and how it was answered, from which `reco replay`
+    makes the slate again; `recent`: what the user was known to have done since the bundle was built; `retriever`: what
+    overrode the bundle's.
     """
 
     at: float
@@ -73,6 +76,10 @@ class Impression(NamedTuple):
     treatments: Mapping[str, str] = NO_TREATMENTS
     propensities: Sequence[float] | None = None
     part: int | None = None
+    query: Query | None = None
+    plan: Plan | None = None
+    recent: Sequence[ItemId] = ()
+    retriever: str = "auto"
 
     def payload(self) -> bytes:
         """Encode for the log."""
@@ -93,8 +100,37 @@ class Impression(NamedTuple):
                 "degraded": slate.degraded,
                 "propensities": self.propensities,
                 "latency_ms": round(self.seconds * 1000, 3),
+                "asked": self._asked(),
             }
         )
+
+    def _asked(self) -> dict[str, Any] | None:
+        """What the slate can be made from again. Recent items are a number and a digest: the log has them."""
+        query, plan = self.query, self.plan
+        if query is None or plan is None:
+            return None
+        rules = query.filter
+        return {
+            "k": query.k,
+            "history": query.history,
+            "exclude_seen": query.exclude_seen,
+            "filter": None
+            if rules is None
+            else {
+                "allow": None if rules.allow is None else sorted(rules.allow, key=str),
+                "deny": sorted(rules.deny, key=str),
+                "attributes": dict(rules.attributes),
+            },
+            "recent": len(self.recent),
+            "recent_digest": digest_of(self.recent) if self.recent else None,
+            "retriever": self.retriever,
+            "plan": plan,
+        }
+
+
+def digest_of(items: Sequence[ItemId]) -> str:
+    """Name a history by its content: 16 hexadecimal digits of BLAKE2b over its JSON."""
+    return hashlib.blake2b(orjson.dumps(items), digest_size=8).hexdigest()
 
 
 Event = Feedback | Impression

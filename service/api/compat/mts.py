@@ -18,13 +18,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from service.api.answering import live_of, slate_of, slate_response
+from service.api.answering import live_of, log_shown, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
 from service.api.problems import MAX_FAULTS
 from service.api.v1_schemas import MAX_LISTED, Identifier
 from service.bundle.ids import UNKNOWN
 from service.domain import ItemFilter, Plan, Query
+from service.events.schema import NO_TREATMENTS
+from service.policy.experiments import Assignment
 from service.recommender.costs import StageCost
 from service.recommender.live import LiveBundle
 from service.recommender.plan import plan_for
@@ -119,10 +121,12 @@ async def recommend_for_user(request: Request, body: WhitelistBody) -> Response:
 @mts.post(PATHS[2], response_model=WhitelistAnswer)
 async def recommend_bruteforce(request: Request, body: WhitelistBody) -> Response:
     """Recommend up to 50 of the whitelist's items to a user, by exact search."""
-    return await _answer(request, body, _exact(request))
+    return await _answer(request, body, _exact(request), "exact")
 
 
-async def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Response:
+async def _answer(
+    request: Request, body: WhitelistBody, live: LiveBundle, retriever: str | None = None
+) -> Response:
     services, deadline = services_of(request), deadline_of(request)
     bundle = live.bundle
     if bundle.user_ids.row_of(body.user_id) == UNKNOWN:
@@ -134,7 +138,8 @@ async def _answer(request: Request, body: WhitelistBody, live: LiveBundle) -> Re
             raise HTTPException(404, NOT_FOUND)
     plan = Plan(plan_for("default", live).model, n_candidates=N_NEIGHBORS)
     query = Query(body.user_id, TOP_K, filter=None if allow is None else ItemFilter(allow=allow))
-    slate = await slate_of(query, plan, live, services, deadline)
+    slate, recent = await slate_of(query, plan, live, services, deadline)
+    log_shown(request, query, slate, Assignment(plan, NO_TREATMENTS, b""), live, recent, retriever=retriever)
     return slate_response(request, {"user_id": body.user_id, "item_ids": slate.item_ids}, slate, plan, live)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import threading
 from pathlib import Path
 
+import orjson
 import pytest
 from events_at import FaultyFiles, feedback, ids_in, impression, logging_to
 from running import wait_until
 
+from service.domain import Exploration, ItemFilter, Plan, Query
 from service.errors import EventsUnavailable, InputError
 from service.events import log as event_log
 from service.events.frames import frame
@@ -245,7 +248,14 @@ async def test_impressions_are_written_beside_and_at_the_latest_at_the_end(tmp_p
 
 async def test_an_impression_keeps_all_that_was_shown(tmp_path: Path) -> None:
     async with logging_to(tmp_path) as log:
-        log.emit(impression("r", treatments={"HSTU": "T1"}, propensities=[0.25, 0.75], part=3))
+        query = Query(100, 2, history=(14, 10), filter=ItemFilter(deny=frozenset({16, 12})))
+        plan = Plan("als", 20, Exploration("epsilon", 0.5))
+        log.emit(
+            impression(
+                "r", treatments={"HSTU": "T1"}, propensities=[0.25, 0.75], part=3, query=query, plan=plan,
+                recent=(18, 20),
+            )
+        )  # fmt: skip
     (record,) = read_records(tmp_path)
     assert record == {
         "type": "impression",
@@ -262,7 +272,18 @@ async def test_an_impression_keeps_all_that_was_shown(tmp_path: Path) -> None:
         "degraded": [],
         "propensities": [0.25, 0.75],
         "latency_ms": 12.5,
+        "asked": {
+            "k": 2,
+            "history": [14, 10],
+            "exclude_seen": True,
+            "filter": {"allow": None, "deny": [12, 16], "attributes": {}},
+            "recent": 2,
+            "recent_digest": hashlib.blake2b(b"[18,20]", digest_size=8).hexdigest(),
+            "retriever": "auto",
+            "plan": orjson.loads(orjson.dumps(plan)),
+        },
     }
+    assert record["asked"]["plan"]["exploration"] == {"kind": "epsilon", "strength": 0.5}
 
 
 async def test_impressions_above_the_bound_are_dropped_and_counted(
