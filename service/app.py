@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access_log import AccessLog
 from service.api.auth import Gate
 from service.api.compat.botify_station import Station
+from service.api.cors import Headers
 from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
@@ -59,6 +60,13 @@ class RecoApp(FastAPI):
                 await self.observed(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+    def answer_now(
+        self, url: bytes, headers: Headers, scheme: str, write: Callable[[int, bytes], None]
+    ) -> bool:
+        """Answer a GET of the hot route without ASGI (`RecoRoute.answer_now`); False where that can't be."""
+        hot = self.hot
+        return isinstance(hot, RecoRoute) and hot.answer_now(url, headers, scheme, write)
 
 
 def create_app(

@@ -20,13 +20,15 @@ _PREFLIGHT: Headers = [
 class Cors:
     """Which origins may read answers."""
 
-    __slots__ = ("_any", "_origins")
+    __slots__ = ("_any", "_any_lines", "_origins")
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origin.encode("latin-1", "replace") for origin in origins)
         self._any: Headers | None = None
+        self._any_lines: bytes | None = None
         if b"*" in self._origins:
             self._any = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
+            self._any_lines = self.lines(None)
 
     def headers(self, origin: bytes | None) -> Headers:
         """Headers of any answer to a request from `origin`."""
@@ -39,6 +41,12 @@ class Cors:
             (b"access-control-expose-headers", _EXPOSED),
             (b"vary", b"Origin"),
         ]
+
+    def lines(self, origin: bytes | None) -> bytes:
+        """The same as they stand in an answer's head."""
+        if self._any_lines is not None:
+            return self._any_lines
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers(origin)])
 
     @staticmethod
     def preflight_only() -> Headers:

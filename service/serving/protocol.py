@@ -1,11 +1,18 @@
 """uvicorn's HTTP protocol with bounds: on the bytes and the seconds of a request's head, its body, and its reading.
 
 Every bound is looked at once a second for all connections (`sweep`), so a request costs no timer.
+
+A plain GET of the hot route is answered where its head ends, in the same turn of the loop and by one write: no task,
+no event, no ASGI messages. It is the same endpoint with the same bytes; whatever is not plain (another method, a body,
+HTTP/1.0, an upgrade, a second request in the same packet, a client that does not read, a worker that drains, an answer
+that must be waited for) takes uvicorn's way through ASGI.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -18,6 +25,18 @@ READING_S = 10.0
 KEEP_ALIVE_S = 75
 """Longer than a proxy keeps its idle connections (nginx: 60), so that it is the proxy that closes them."""
 
+HOT = b"/reco/"
+_NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+
+Headers = list[tuple[bytes, bytes]]
+
+
+Write = Callable[[int, bytes], None]
+"""Hands one whole answer to the connection: its status, and the head after the server's own headers with the body."""
+HotDoor = Callable[[bytes, Headers, str, Write], bool]
+"""The hot endpoint as a plain call: URL, headers, scheme, write. True: `write` was called once. False: nothing was
+done; ask through ASGI."""
+
 
 class ServingState(ServerState):
     """What all connections of a worker share. `closing`: every answer from now on is its connection's last."""
@@ -25,6 +44,19 @@ class ServingState(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.closing = False
+        self._leads: dict[int, bytes] = {}
+        self._leads_of: Headers | None = None
+
+    def lead(self, status: int) -> bytes:
+        """Status line and the headers that the server puts first in every answer."""
+        if self._leads_of is not self.default_headers:  # a new list each second: the date
+            self._leads, self._leads_of = {}, self.default_headers
+        lead = self._leads.get(status)
+        if lead is None:
+            lead = self._leads[status] = STATUS_LINE[status] + b"".join(
+                [b"%b: %b\r\n" % header for header in self.default_headers]
+            )
+        return lead
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -42,6 +74,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """When this connection last changed its state: made, a request begun, its head read, answered."""
         self._receiving = False
         self._stuck_since: float | None = None
+        self._door: HotDoor | None = None if self.root_path else getattr(self.app, "answer_now", None)
+        self._plain = self._direct = False
+        self._direct_left = False
+        """Whether the next request of this packet may be answered directly: one may, so that no client holds the
+        loop with a thousand in one packet."""
+        self._answered = False
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
@@ -50,6 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._receiving:
             self._receiving = True
             self.since = self.loop.time()
+        self._direct_left = True
         while data and not self._refused and not self.transport.is_closing():
             if not self._in_head:
                 super().data_received(data)
@@ -64,23 +103,101 @@ class BoundedProtocol(HttpToolsProtocol):
             # After a head's end the count begins anew; what of the next head came with it is forgiven.
             self._head_bytes = 0 if self._head_ended else self._head_bytes + len(part)
 
+    def on_message_begin(self) -> None:
+        """Begin a request; its ASGI scope is made once it is known to need one."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._plain = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        name = name.lower()
+        if name in _NOT_PLAIN:
+            self._plain = False
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """End a head; while closing, its answer will be the last."""
         self._in_head, self._head_ended = False, True
-        self.since = self.loop.time()
-        super().on_headers_complete()
-        if self.server_state.closing:
-            self.cycle.keep_alive = False
+        if self._may_be_direct():
+            self._direct = True
+        else:
+            self._take_through_asgi()
 
     def on_message_complete(self) -> None:
         """End a request; what comes next is a head."""
         self._receiving, self._in_head = False, True
+        if self._direct:
+            self._direct = self._direct_left = False
+            if self._answer_directly():
+                return
+            self._take_through_asgi()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """End an answer."""
+        """End an answer. uvicorn's own method, less its timer a request: `sweep` closes what stays idle."""
         self.since = self.loop.time()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    # -- the two ways to an answer --------------------------------------------------------------------------
+
+    def _may_be_direct(self) -> bool:
+        current, url = self._current, self.url
+        return (
+            self._plain
+            and self._direct_left
+            and self._door is not None
+            and url.startswith(HOT)
+            and url.isascii()
+            and b"#" not in url
+            and self.parser.get_method() == b"GET"
+            and self.parser.should_keep_alive()
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+            and not self.server_state.closing
+            and not self.flow.write_paused
+            and not self.pipeline
+            and (current is None or current.response_complete)
+        )
+
+    def _answer_directly(self) -> bool:
+        assert self._door is not None  # one may answer directly only where there is one
+        assert self.scheme is not None
+        try:
+            return self._door(self.url, self.headers, self.scheme, self._write)
+        except Exception:
+            # The endpoint answers its own faults; what is left can't be told to the client any more.
+            logging.getLogger(__name__).exception("a direct answer broke")
+            self.transport.abort()
+            return True
+
+    def _write(self, status: int, rest: bytes) -> None:
+        state = self.server_state
+        self.transport.write(state.lead(status) + rest)
+        state.total_requests += 1
+        self.since = self.loop.time()
+        self._answered = True
+
+    def _take_through_asgi(self) -> None:
+        self.since = self.loop.time()
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+        if self.server_state.closing:
+            self.cycle.keep_alive = False
+
+    # -- the client's pace ----------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         """Note that the client stopped reading."""
@@ -127,7 +244,10 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._receiving:
             if now - self.since > (HEAD_S if self._in_head else BODY_S):
                 self._refuse(408, b"The request took too long to arrive")
-        elif self._current is None and now - self.since > HEAD_S:
+        elif self._current is None and not self._answered:
+            if now - self.since > HEAD_S:
+                self.transport.close()
+        elif now - self.since > KEEP_ALIVE_S and not self.answering:
             self.transport.close()
 
     def _refuse(self, status: int, reason: bytes) -> None:

@@ -35,6 +35,10 @@ class MemoryHistory:
 
     async def recent(self, user_id: UserId, deadline: Deadline) -> Recent:  # noqa: ARG002 (the Protocol's)
         """A user's history; never suspends."""
+        return self.known_now(user_id)
+
+    def known_now(self, user_id: UserId) -> Recent:
+        """A user's history, by a plain call."""
         found = self._users.get(user_id)
         if found is not None:
             appended_at, recent = found
