@@ -1,0 +1,1 @@
+"""`python -m sim.run`: the simulator by the course's command line and its configuration file."""
