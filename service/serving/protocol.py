@@ -2,16 +2,18 @@
 
 Every bound is looked at once a second for all connections (`sweep`), so a request costs no timer.
 
-A plain GET of the hot route is answered where its head ends, in the same turn of the loop and by one write: no task,
-no event, no ASGI messages. It is the same endpoint with the same bytes; whatever is not plain (another method, a body,
-HTTP/1.0, an upgrade, a second request in the same packet, a client that does not read, a worker that drains, an answer
-that must be waited for) takes uvicorn's way through ASGI.
+A plain GET of the hot route is answered where its head ends, by one write at the end of the loop's turn: no task, no
+event, no ASGI messages. (A write wakes the client's processor, which costs the writer more than the copying; answers
+written one after the other find it awake.) It is the same endpoint with the same bytes; whatever is not plain (another
+method, a body, HTTP/1.0, an upgrade, a second request in the same packet, a client that does not read, a worker that
+drains, an answer that must be waited for) takes uvicorn's way through ASGI.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,9 @@ KEEP_ALIVE_S = 75
 
 HOT = b"/reco/"
 _NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+
+HELD, HELD_S = 16, 0.001
+"""Most answers that wait for the end of the loop's turn, and for how long."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -44,8 +49,33 @@ class ServingState(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.closing = False
+        self._outbox: list[tuple[asyncio.Transport, bytes]] = []
+        self._held_since = 0.0
+        self._flushes = False
         self._leads: dict[int, bytes] = {}
         self._leads_of: Headers | None = None
+
+    def hold(self, transport: asyncio.Transport, answer: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        """Write an answer with the others of this turn of the loop."""
+        now = time.monotonic()
+        if not self._outbox:
+            self._held_since = now
+            if not self._flushes:
+                self._flushes = True
+                loop.call_soon(self._end_turn)
+        self._outbox.append((transport, answer))
+        if len(self._outbox) >= HELD or now - self._held_since > HELD_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all that is held."""
+        outbox, self._outbox = self._outbox, []
+        for transport, answer in outbox:
+            transport.write(answer)
+
+    def _end_turn(self) -> None:
+        self._flushes = False
+        self.flush()
 
     def lead(self, status: int) -> bytes:
         """Status line and the headers that the server puts first in every answer."""
@@ -182,10 +212,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _write(self, status: int, rest: bytes) -> None:
         state = self.server_state
-        self.transport.write(state.lead(status) + rest)
+        state.hold(self.transport, state.lead(status) + rest, self.loop)
         state.total_requests += 1
         self.since = self.loop.time()
         self._answered = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, after the answers that came before it."""
+        self.server_state.flush()
+        super().send_400_response(msg)
 
     def _take_through_asgi(self) -> None:
         self.since = self.loop.time()
@@ -253,6 +288,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: bytes) -> None:
         self._refused = True
         self.since = self.loop.time()
+        self.server_state.flush()
         if self._in_head and not self.answering:
             self.transport.write(
                 b"%bcontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
