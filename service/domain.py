@@ -17,8 +17,9 @@ IdKind = Literal["int64", "str"]
 Space = Literal["ip", "cosine", "l2"]
 """`ip`: larger inner product is nearer; `cosine`: the same on unit-norm vectors; `l2`: smaller distance is nearer."""
 
-Source = Literal["personal", "fold_in", "segment_popular", "popular"]
-"""Where items came from: the user's trained vector or list; their history alone; their segment; everybody."""
+Source = Literal["personal", "fold_in", "features", "segment_popular", "popular"]
+"""Where items came from: the user's trained vector or list; their history; their features alone; their segment;
+everybody."""
 
 ItemRows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]

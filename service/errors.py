@@ -4,6 +4,7 @@ RecoError
 ├── InputError            bad input or usage; the command line exits 2
 │   └── DataError         ... in a data file: names file, row, column, value
 ├── BundleRefused         a bundle that must not be served; the command line exits 3
+├── StageUnavailable      a stage of the line that can't run here and now; the slate is served without it
 └── RequestError          this request can't be answered as asked
     ├── InvalidRequest    malformed id, k, filter, body (422)
     ├── UserNotFound      the id is outside the range users can have (404)
@@ -54,6 +55,14 @@ class DataError(InputError):
         if value is not None:
             reason = f"{reason} (found {value!r})"
         super().__init__(f"{where}: {reason}")
+
+
+class StageUnavailable(RecoError):
+    """A stage can't run for this request; `stage` is the name that `degraded` gives it."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        super().__init__(f"stage {stage!r} can't run")
 
 
 class BundleRefused(RecoError):

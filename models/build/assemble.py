@@ -74,6 +74,8 @@ def assemble(
             }
             if trained.kind == "factors" and searchable.index is not None:
                 entry["files"]["index"] = writer.add_index(f"{name}/index", searchable.index.save_index)
+            if trained.tower is not None:
+                entry["files"] |= _write_tower(writer, name, trained, trained.tower, dataset)
             entries[name] = entry
         path = writer.finish(
             {
@@ -97,6 +99,23 @@ def assemble(
             }
         )
     return Assembled(path, microseconds)
+
+
+def _write_tower(
+    writer: BundleWriter, name: str, trained: TrainedModel, tower: bytes, dataset: Dataset
+) -> dict[str, str]:
+    """The tower, what it calls items (by the trainer's order, which the index has changed), and users' features."""
+    tokens = np.zeros(dataset.n_items, np.int32)
+    item_rows = trained.arrays["item_rows"]
+    tokens[item_rows] = np.arange(1, len(item_rows) + 1)
+    files = {
+        "tower": writer.add_tower(f"{name}/tower", tower),
+        "tower_tokens": writer.add_array(f"{name}/tower_tokens", tokens),
+    }
+    features = trained.arrays.get("user_features")
+    if features is not None:
+        files["user_features"] = writer.add_array(f"{name}/user_features", features.astype(np.float32))
+    return files
 
 
 def _write_catalogue(writer: BundleWriter, dataset: Dataset) -> dict[str, str]:

@@ -18,7 +18,7 @@ from service.recommender.pipeline import recommend
 
 Cohort = Literal["warm", "fold_in", "cold"]
 COHORTS: tuple[Cohort, ...] = ("warm", "fold_in", "cold")
-SOURCES: tuple[Source, ...] = ("personal", "fold_in", "segment_popular", "popular")
+SOURCES: tuple[Source, ...] = ("personal", "fold_in", "features", "segment_popular", "popular")
 
 
 @dataclass(frozen=True, slots=True)

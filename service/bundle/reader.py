@@ -19,6 +19,7 @@ from service.bundle.hnsw_file import check_hnsw_file
 from service.bundle.ids import Ids, IntIds, StrIds
 from service.bundle.manifest import MANIFEST, Manifest, ModelEntry
 from service.bundle.text import TextColumn
+from service.bundle.tower_file import TOWER_ROLES, TowerFile, read_tower
 from service.domain import ItemRows
 from service.errors import BundleRefused
 
@@ -69,6 +70,7 @@ class ModelData:
     arrays: Mapping[str, Array]
     index: hnswlib.Index | None
     golden: Golden | None
+    tower: TowerFile | None = None
 
     def __repr__(self) -> str:
         return f"<ModelData {self.name}: {self.entry.kind}>"
@@ -305,6 +307,8 @@ class _Reader:
             "lists": self._lists,
         }
         roles = set(entry.files) - {"index", "gram"}
+        if entry.kind == "factors":
+            roles -= TOWER_ROLES
         wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
         if roles not in wanted:
             raise BundleRefused(
@@ -317,7 +321,20 @@ class _Reader:
             index = self._index(name, entry, arrays["item_vectors"])
             if golden is None or (not golden.user_rows and len(arrays["user_rows"])):
                 raise BundleRefused(self.manifest.golden, f"no golden queries for {name!r}")
+            tower = self._tower(name, entry)
+            return ModelData(name, entry, arrays, index, golden, tower)
         return ModelData(name, entry, arrays, index, golden)
+
+    def _tower(self, name: str, entry: ModelEntry) -> TowerFile | None:
+        if "tower" not in entry.files:
+            if TOWER_ROLES & entry.files.keys() or "tower" in entry.parameters:
+                raise BundleRefused(MANIFEST, f"models.{name}: parts of a tower, but no file 'tower'")
+            return None
+        file = self._name(entry.files, "tower")
+        arrays = {"tower_tokens": self._array(entry.files, "tower_tokens", "<i4", (self.n_items,))}
+        if "user_features" in entry.files:
+            arrays["user_features"] = self._array(entry.files, "user_features", "<f4", (self.n_users, None))
+        return read_tower(self.path / file, file, name, entry, arrays)
 
     def _popular(self, entry: ModelEntry) -> dict[str, Array]:
         indptr, items = self._csr(entry.files, "indptr", "items", rows=None, width=self.n_items, unique=True)

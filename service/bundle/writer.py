@@ -65,6 +65,10 @@ class BundleWriter:
         """Let `save(path)` write an index as `<name>.hnsw`; returns the file's name."""
         return self._add(f"{name}.hnsw", lambda path: save(str(path)))
 
+    def add_tower(self, name: str, raw: bytes) -> str:
+        """Write an ONNX graph as `<name>.onnx`; returns the file's name."""
+        return self._add(f"{name}.onnx", lambda path: path.write_bytes(raw))
+
     def _add(
         self,
         file: str,

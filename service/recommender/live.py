@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from service.bundle.reader import Bundle, ModelData
 from service.domain import Clock, Reranking
-from service.errors import BundleRefused, ModelNotFound
+from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.filters import EVERYTHING
 from service.recommender.retrieval import (
@@ -26,6 +27,8 @@ from service.recommender.user_state import UserState
 
 RetrieverChoice = Literal["auto", "exact", "hnsw"]
 _TOLERANCE = 1e-3
+_TOWER_TOLERANCE = 0.01
+"""Of a vector's length: rounding in another runtime's order, no more."""
 _WARM_UPS = 16
 _TUNED_ON = 64
 
@@ -81,6 +84,7 @@ def go_live(
         built, recall = _retriever(data, bundle, retriever)
         if isinstance(built, FactorsRetriever):
             _check_golden(data, built, bundle)
+            _check_tower(data, built, bundle)
             _tune_scan(built, data, bundle)
         models[name] = LiveModel(name, data, built, StageCost(_warm_up(built, bundle, clock)), recall)
     models["default"] = models[bundle.manifest.default_model]
@@ -134,6 +138,28 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
                 )
 
 
+def _check_tower(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -> None:
+    """Known users' histories and features must lead to the vectors that were trained, or the tower is another's."""
+    tower, golden = retriever.users.tower, data.golden
+    if data.tower is None or tower is None or not tower.is_open or golden is None:
+        return
+    for row in golden.user_rows:
+        user = UserState(row, bundle.history_of(row), live=True)
+        try:
+            found = tower.vector(user)
+        except StageUnavailable:
+            raise BundleRefused(data.tower.name, f"gives golden user row {row} no usable vector") from None
+        trained = retriever.users.of(UserState(row, user.history, live=False))
+        if found is None or trained is None:  # of this user it is told nothing
+            continue
+        difference = trained[0] - found[0]
+        if not float(difference @ difference) <= _TOWER_TOLERANCE**2 * float(trained[0] @ trained[0]):
+            raise BundleRefused(
+                data.tower.name,
+                f"gives golden user row {row} another vector than {data.entry.files['user_vectors']} has",
+            )
+
+
 def _tune_scan(retriever: FactorsRetriever, data: ModelData, bundle: Bundle) -> None:
     """Fit the exact scan's first block to users as they come: with their seen items dropped."""
     rows = data.arrays["user_rows"]
@@ -152,10 +178,14 @@ def _tune_scan(retriever: FactorsRetriever, data: ModelData, bundle: Bundle) -> 
 def _warm_up(retriever: Retriever, bundle: Bundle, clock: Clock) -> float:
     """Answer some users and return the dearest answer's seconds (the first is left out: it maps the pages in)."""
     rows = np.linspace(0, len(bundle.user_ids) - 1, min(_WARM_UPS, len(bundle.user_ids))).astype(int).tolist()
+    users = [UserState(row, bundle.history_of(row), live=False) for row in rows[:1] + rows]
+    if isinstance(retriever, FactorsRetriever) and retriever.users.tower is not None:
+        # What they did since costs a run of the tower, whoever has a vector.
+        users += [UserState(user.row, user.history, live=True) for user in users]
     seconds = []
-    for row in rows[:1] + rows:
-        user = UserState(row, bundle.history_of(row), live=False)
+    for user in users:
         started = clock()
-        retriever.retrieve(user, 10, EVERYTHING)
+        with contextlib.suppress(StageUnavailable):
+            retriever.retrieve(user, 10, EVERYTHING)
         seconds.append(clock() - started)
     return max(seconds[1:], default=0.0)

@@ -6,6 +6,7 @@ Every served, evaluated or submitted slate is its work.
 from __future__ import annotations
 
 from service.domain import Candidates, Deadline, Plan, Query, Slate
+from service.errors import StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.exploration import completed, explored
 from service.recommender.fallback import complete
@@ -29,11 +30,14 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     candidates: Candidates | None = None
     degraded: tuple[str, ...] = ()
     if deadline.fits(model.retrieve_cost.upper, started):
-        candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
+        try:
+            candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
+        except StageUnavailable as missing:
+            degraded = (missing.stage,)
         retrieved = deadline.now()
         model.retrieve_cost.observe(retrieved - started)
         if retrieved > deadline.expires_at:
-            degraded = ("overrun",)
+            degraded = (*degraded, "overrun")
     else:
         model.retrieve_cost.skipped()
         retrieved = started

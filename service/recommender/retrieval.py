@@ -15,6 +15,7 @@ from service.recommender.exact import ExactIndex
 from service.recommender.filters import Eligible
 from service.recommender.fold_in import AlsFoldIn, mean_vector
 from service.recommender.recency import fading, half_life_in, telling
+from service.recommender.tower import Tower
 from service.recommender.user_state import UserState
 
 Vector = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ class Retriever(Protocol):
 
 
 class UserVectors:
-    """Where a user's vector comes from: trained, or solved from the history."""
+    """Where a user's vector comes from: trained, computed by the tower, or solved from the history."""
 
     def __init__(self, model: ModelData, position_of: ItemRows) -> None:
         self._vectors = model.arrays["user_vectors"]
@@ -42,6 +43,7 @@ class UserVectors:
         self._count = len(rows)
         self._items, self._position_of = model.arrays["item_vectors"], position_of
         self._unit = model.entry.space == "cosine"
+        self.tower = None if model.tower is None else Tower(model.tower, unit=self._unit)
         settings = model.entry.parameters.get("fold_in")
         self._fold_in = None
         if settings is not None and "gram" in model.arrays:
@@ -52,7 +54,10 @@ class UserVectors:
             )  # fmt: skip
 
     def of(self, user: UserState) -> tuple[Vector, Source] | None:
-        """The vector, float32 (dim,), and what it rests on; None for a user without vector and history."""
+        """The vector, float32 (dim,), and what it rests on; None for a user of whom nothing that counts is known.
+
+        Raises StageUnavailable where the tower should answer and can't.
+        """
         if user.row >= 0 and not user.live:
             if self._dense:
                 if user.row < self._count:
@@ -61,12 +66,12 @@ class UserVectors:
                 at = bisect_left(self._rows, user.row)
                 if at < self._count and self._rows[at] == user.row:
                     return self._vectors[at], "personal"
-        if len(user.history) == 0:
-            return None
+        if self.tower is not None and self.tower.reads_history:
+            return self.tower.vector(user)
         positions = self._position_of[user.history]
         positions = positions[positions >= 0]
         if len(positions) == 0:
-            return None
+            return None if self.tower is None else self.tower.vector(user)
         if self._fold_in is not None:
             return self._fold_in.solve(positions), "fold_in"
         vector = mean_vector(self._items, positions, unit=self._unit)
@@ -92,10 +97,11 @@ class FactorsRetriever:
         if found is None:
             return None
         vector, source = found
-        positions, scores = self.search(vector, n, self._excluded(rules), rules)
+        positions, scores = self.search(vector, n, self.excluded(rules), rules)
         return Candidates(self.item_rows[positions], scores, source, filtered=True)
 
-    def _excluded(self, rules: Eligible) -> ItemRows:
+    def excluded(self, rules: Eligible) -> ItemRows:
+        """Positions of the vectors whose items must not be shown."""
         excluded = self.position_of[rules.excluded]
         return excluded if self._complete else excluded[excluded >= 0]
 
@@ -168,7 +174,13 @@ class ItemItemRetriever:
         """Up to n candidates, best first; None for a user whose history leads nowhere."""
         if len(user.history) == 0:
             return None
-        scores = self.scores(user.history)
+        best, values = self.best(self.scores(user.history), n, rules)
+        if len(best) == 0:
+            return None
+        return Candidates(best, values, "fold_in" if user.live else "personal", filtered=True)
+
+    def best(self, scores: Scores, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:
+        """Up to n eligible items, best first, with their scores. Strikes out in `scores` what is not eligible."""
         scores[rules.excluded] = -np.inf
         if rules.mask is not None:
             scores[~rules.mask] = -np.inf
@@ -180,11 +192,7 @@ class ItemItemRetriever:
         order = np.lexsort((best, -values))
         best, values = best[order], values[order]
         kept = int((values != -np.inf).sum())
-        if kept == 0:
-            return None
-        return Candidates(
-            best[:kept].astype(np.int32), values[:kept], "fold_in" if user.live else "personal", filtered=True
-        )
+        return best[:kept].astype(np.int32), values[:kept]
 
     def scores(self, history: ItemRows) -> Scores:
         """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item.
@@ -245,6 +253,13 @@ class PopularRetriever:
     def segment_of(self, user: UserState) -> int:
         """The user's segment; 0 is everybody."""
         return int(self._segment_of[user.row]) if user.row >= 0 else 0
+
+    def scores_of_all(self) -> Scores:
+        """float32 (n_items,): everybody's score of each item."""
+        rows = self._items[: int(self._indptr[1])]
+        scores = np.empty(len(rows), np.float32)
+        scores[rows] = self._scores[: len(rows)]
+        return scores
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
         """Up to n of the segment's items; all of everybody's list where the user has no segment."""
