@@ -103,10 +103,24 @@ class ExactIndex:
         best, values = self._sorted(best, scores[best], query)
         return positions[best], values
 
+    def scores_at(self, query: npt.NDArray[np.float32], positions: Positions) -> npt.NDArray[np.float32]:
+        """float32 (len(positions),): scores as `search` gives them, of the given positions in their order."""
+        scores: npt.NDArray[np.float32] = self.vectors[positions] @ query
+        if self._half_squares is not None:
+            scores = 2 * (scores - self._half_squares[positions]) - query @ query
+        return scores
+
     def cosines(self, position: int) -> npt.NDArray[np.float32]:
         """float32 (n,): cosine of every vector with the one at `position`."""
         norms = -np.asarray(self._falling)
         cosines: npt.NDArray[np.float32] = (self.vectors @ self.vectors[position]) / (norms * norms[position])
+        return cosines
+
+    def cosines_between(self, some: Positions, others: Positions) -> npt.NDArray[np.float32]:
+        """float32 (len(some), len(others)): cosines of every pair of vectors."""
+        norms = -np.asarray(self._falling)
+        cosines: npt.NDArray[np.float32] = self.vectors[some] @ self.vectors[others].T
+        cosines /= norms[some][:, None] * norms[others]
         return cosines
 
     def _scores(self, query: npt.NDArray[np.float32], begin: int, end: int) -> npt.NDArray[np.float32]:

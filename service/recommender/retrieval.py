@@ -220,6 +220,22 @@ class ItemItemRetriever:
         scores[touched] = sums[touched]
         return scores
 
+    def weights_between(self, history: ItemRows, rows: ItemRows) -> Scores:
+        """float32 (len(history), len(rows)): the matrix's entry of each pair; 0 where it has none."""
+        if self._dense is not None:
+            picked: Scores = self._dense[history][:, rows]
+            return picked
+        place_of = np.zeros(self._n_items, np.int32)
+        place_of[rows] = np.arange(1, len(rows) + 1)
+        starts = self._indptr[history]
+        lengths = self._indptr[history + 1] - starts
+        ends = lengths.cumsum()
+        entries = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+        places = place_of[self._indices[entries]]
+        pairs: Scores = np.zeros((len(history), len(rows) + 1), np.float32)
+        pairs[np.repeat(np.arange(len(history)), lengths), places] = self._weights[entries]
+        return pairs[:, 1:]
+
 
 class ListsRetriever:
     """Lists computed beforehand, one a user."""

@@ -1,0 +1,1 @@
+"""Two stages: candidates of several retrievers, put in order by trees."""

@@ -1,0 +1,79 @@
+"""Gathering: ask several sources within one deadline and merge what they find into a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.domain import Deadline
+from service.errors import StageUnavailable
+from service.recommender.costs import StageCost
+from service.recommender.filters import Eligible
+from service.recommender.ranking.pool import Pool, union
+from service.recommender.ranking.sources import Found, PoolSource, source_of
+from service.recommender.retrieval import Retriever
+from service.recommender.user_state import UserState
+
+_POPULAR = frozenset({"segment_popular", "popular"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source by its model's name, and how many items it may bring."""
+
+    model: str
+    quota: int
+
+
+class Gatherer:
+    """Fills pools. `sources` stand best first: unranked, the first one's list leads."""
+
+    def __init__(
+        self, retrievers: Mapping[str, Retriever], sources: Sequence[SourceSpec], n_candidates: int
+    ) -> None:
+        self.sources = tuple(spec.model for spec in sources)
+        self.n_candidates = n_candidates
+        self._asked: tuple[tuple[PoolSource, int, StageCost, str], ...] = tuple(
+            (source_of(retrievers[spec.model]), spec.quota, StageCost(), f"retrieve:{spec.model}")
+            for spec in sources
+        )
+
+    def gather(
+        self, user: UserState, rules: Eligible, deadline: Deadline | None = None
+    ) -> tuple[Pool | None, tuple[str, ...]]:
+        """Ask each source that still fits before the deadline; without one, all of them.
+
+        Returns the pool, which holds nothing that the rules exclude, or None where no source but popularity knows the
+        user; and what `degraded` says of the sources left out.
+        """
+        deadline = deadline or Deadline.none()
+        answers: list[Found | None] = []
+        left_out: tuple[str, ...] = ()
+        began = deadline.now()
+        for source, quota, cost, name in self._asked:
+            found = None
+            if deadline.fits(cost.upper, began):
+                try:
+                    found = source.find(user, quota, rules)
+                except StageUnavailable:
+                    left_out = (*left_out, name)
+                ended = deadline.now()
+                cost.observe(ended - began)
+                began = ended
+            else:
+                cost.skipped()
+                left_out = (*left_out, name)
+            answers.append(found)
+        return self._merged(answers), left_out
+
+    def _merged(self, answers: Sequence[Found | None]) -> Pool | None:
+        origin = next((one.origin for one in answers if one is not None and one.origin not in _POPULAR), None)
+        if origin is None:
+            return None
+        rows, ranks = union([None if one is None else one.item_rows for one in answers], self.n_candidates)
+        scores = np.empty((len(answers), len(rows)), np.float32)
+        for column, found in zip(scores, answers, strict=True):
+            column[:] = np.nan if found is None else found.score_of(rows)
+        return Pool(self.sources, rows, scores.T, ranks, origin)

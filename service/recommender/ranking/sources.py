@@ -1,0 +1,126 @@
+"""Sources of a pool: what a retriever finds for a user, and what it says of items that others found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from service.domain import ItemRows, Scores, Source
+from service.recommender.filters import Eligible, drop_ineligible
+from service.recommender.retrieval import (
+    FactorsRetriever,
+    ItemItemRetriever,
+    ListsRetriever,
+    PopularRetriever,
+    Retriever,
+)
+from service.recommender.user_state import UserState
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """item_rows: int32 (n,), best first, eligible. `origin`: what the user is known by; popular ones know nobody.
+
+    score_of(rows): float32 (len(rows),), the source's scores of any items; NaN where it knows nothing.
+    """
+
+    item_rows: ItemRows
+    origin: Source
+    score_of: Callable[[ItemRows], Scores]
+
+
+class PoolSource(Protocol):
+    """One retriever's part in a pool."""
+
+    def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
+        """Up to n items; None where the model knows nothing of this user. Raises StageUnavailable."""
+
+
+def source_of(retriever: Retriever) -> PoolSource:
+    """Make a pool's source of a retriever. Raises TypeError for a kind that can't be one."""
+    if isinstance(retriever, FactorsRetriever):
+        return _Factors(retriever)
+    if isinstance(retriever, ItemItemRetriever):
+        return _ItemItem(retriever)
+    if isinstance(retriever, ListsRetriever):
+        return _Lists(retriever)
+    if isinstance(retriever, PopularRetriever):
+        return _Popular(retriever)
+    raise TypeError(f"{type(retriever).__name__} is no source of a pool")
+
+
+class _Factors:
+    def __init__(self, retriever: FactorsRetriever) -> None:
+        self._of = retriever
+
+    def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
+        found = self._of.users.of(user)
+        if found is None:
+            return None
+        vector, origin = found
+        positions, _ = self._of.search(vector, n, self._of.excluded(rules), rules)
+
+        def score_of(rows: ItemRows) -> Scores:
+            at = self._of.position_of[rows]
+            scores = self._of.exact.scores_at(vector, at)
+            scores[at < 0] = np.nan
+            return scores
+
+        return Found(self._of.item_rows[positions], origin, score_of)
+
+
+class _ItemItem:
+    def __init__(self, retriever: ItemItemRetriever) -> None:
+        self._of = retriever
+
+    def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
+        if len(user.history) == 0:
+            return None
+        scores = self._of.scores(user.history)
+
+        def score_of(rows: ItemRows) -> Scores:
+            told = scores[rows]
+            told[told == -np.inf] = np.nan
+            return told
+
+        # Only what may not be shown is struck out, and no pool holds that: what is left can be looked up.
+        best, _ = self._of.best(scores, n, rules)
+        return Found(best, "fold_in" if user.live else "personal", score_of) if len(best) else None
+
+
+class _Lists:
+    """A list scores what it names and nothing else."""
+
+    def __init__(self, retriever: ListsRetriever) -> None:
+        self._of = retriever
+
+    def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
+        whole = self._of.retrieve(user, n, rules)
+        if whole is None:
+            return None
+        kept = drop_ineligible(whole, rules)
+        by_row = whole.item_rows.argsort()
+        named, scores = whole.item_rows[by_row], whole.scores[by_row]
+
+        def score_of(rows: ItemRows) -> Scores:
+            at = np.minimum(np.searchsorted(named, rows), len(named) - 1)
+            told: Scores = np.where(named[at] == rows, scores[at], np.float32(np.nan))
+            return told
+
+        return Found(kept.item_rows[:n], whole.source, score_of) if len(kept.item_rows) else None
+
+
+class _Popular:
+    """Finds by the user's segment; scores by everybody, which names every item."""
+
+    def __init__(self, retriever: PopularRetriever) -> None:
+        self._of = retriever
+        self._scores = retriever.scores_of_all()
+
+    def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
+        segment = self._of.segment_of(user)
+        found = self._of.walk(segment, n, rules, frozenset())
+        return Found(found.item_rows, found.source, self._scores.take) if len(found.item_rows) else None
