@@ -1,6 +1,6 @@
 """Random damage to bundles, seeded: what is refused, what still answers, and that nothing crashes.
 
-    python tests/bundle_mutants.py --mutants 10000 --index-mutants 2000 --content-mutants 2000
+    python tests/bundle_mutants.py --mutants 10000 --index-mutants 2000 --content-mutants 2000 --tower-mutants 500
 
 Mutants of bytes (truncate, flip, zero, swap two files) must all be refused: the hashes tell. Signed mutants have the
 hashes made right again, so only the checks behind them stand before the service and its native code: each must be
@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from factories import tiny_dataset, trained_models, write_tiny_bundle
 from forgery import array_of, forge, manifest_of, sign
+from tower_bundles import write_tower_bundle
 
 from service.bundle.manifest import MANIFEST
 from service.bundle.reader import load_bundle
@@ -34,6 +36,7 @@ from service.recommender.live import go_live
 from service.recommender.pipeline import recommend
 
 INDEX = "als/index.hnsw"
+TOWER = ("tower/tower.onnx", "tower/tower_tokens.npy", "tower/user_features.npy")
 SLOWEST_ALLOWED_S = 2.0
 KINDS = ("truncate", "flip", "zero", "swap")
 
@@ -110,7 +113,7 @@ def run_byte_mutants(folder: Path, count: int, seed: int) -> dict[str, object]:
 def run_signed_mutants(target: str, count: int, seed: int) -> dict[str, int]:
     """Run signed mutants in child processes; returns how many were refused, answered, and crashed.
 
-    target: `index`, or `content` for the arrays, the JSON files and the manifest's values.
+    target: `index`, `tower`, or `content` for the arrays, the JSON files and the manifest's values.
     """
     found: Counter[str] = Counter()
     done = 0
@@ -132,17 +135,38 @@ def _child(target: str, first: int, end: int, seed: int) -> None:
     """Print `refused` or `answered` for each mutant from `first` on, as soon as it is known."""
     with tempfile.TemporaryDirectory() as folder:
         data = tiny_dataset(60, 400, events_per_user=20) if target == "index" else tiny_dataset(20, 40)
-        bundle = write_tiny_bundle(Path(folder), dataset=data, models=trained_models(data), index="hnsw")
+        if target == "tower":
+            bundle = write_tower_bundle(Path(folder))
+        else:
+            bundle = write_tiny_bundle(Path(folder), dataset=data, models=trained_models(data), index="hnsw")
         document = manifest_of(bundle)
         contents = {name: (bundle / name).read_bytes() for name in document["files"]}
         for number in range(first, end):
             draw = random.Random(f"{seed}/{number}")
             if target == "index":
                 bundle = forge(bundle, {INDEX: _index_mutant(contents[INDEX], draw)})
+            elif target == "tower":
+                bundle = _tower_mutant(bundle, document, contents, draw)
             else:
                 bundle = _content_mutant(bundle, document, contents, draw)
             sys.stdout.write(f"{_outcome(bundle)}\n")
             sys.stdout.flush()
+
+
+def _tower_mutant(
+    bundle: Path, document: dict[str, Any], contents: dict[str, bytes], draw: random.Random
+) -> Path:
+    """Put the tower back, then change some of its bytes, or of what goes with it, and sign."""
+    for name in TOWER:
+        (bundle / name).write_bytes(contents[name])
+    bundle = sign(bundle, document)
+    name = draw.choice((TOWER[0], TOWER[0], TOWER[0], *TOWER[1:]))
+    if name != TOWER[0]:
+        return forge(bundle, {name: _array_mutant(array_of(bundle, name), draw)})
+    raw = bytearray(contents[name])
+    for _ in range(draw.choice((1, 1, 2, 8))):
+        raw[draw.randrange(len(raw))] = draw.choice((0, 1, 127, 128, 255, draw.randrange(256)))
+    return forge(bundle, {name: bytes(raw)})
 
 
 def _content_mutant(
@@ -165,6 +189,10 @@ def _content_mutant(
     if draw.random() < 0.2:
         cut = draw.randrange(len(array) + 1)
         return forge(bundle, {name: array[:cut] if draw.random() < 0.5 else array[cut:].copy()})
+    return forge(bundle, {name: _array_mutant(array, draw)})
+
+
+def _array_mutant(array: npt.NDArray[Any], draw: random.Random) -> npt.NDArray[Any]:
     for _ in range(draw.choice((1, 1, 2, 8))):
         place = draw.randrange(array.size)
         if array.dtype.kind == "f":
@@ -172,7 +200,7 @@ def _content_mutant(
         else:
             most = np.iinfo(array.dtype)
             array.flat[place] = draw.choice((0, 1, 2, 19, 20, 39, 40, most.min, most.max, draw.randrange(64)))
-    return forge(bundle, {name: array})
+    return array
 
 
 def _change_value(document: Any, draw: random.Random) -> None:
@@ -210,7 +238,7 @@ def _index_mutant(sound: bytes, draw: random.Random) -> bytes:
 
 def _outcome(bundle: Path) -> str:
     try:
-        live = go_live(load_bundle(bundle), retriever="hnsw")
+        live = go_live(load_bundle(bundle), retriever="hnsw")  # exact where there is no graph
     except BundleRefused:
         return "refused"
     for name in live.models:
@@ -230,6 +258,7 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--index-mutants", type=int, default=2_000)
     parser.add_argument("--content-mutants", type=int, default=2_000)
+    parser.add_argument("--tower-mutants", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -241,10 +270,12 @@ def main() -> int:
         of_bytes = run_byte_mutants(Path(folder), args.mutants, args.seed)
     of_index = run_signed_mutants("index", args.index_mutants, args.seed)
     of_content = run_signed_mutants("content", args.content_mutants, args.seed)
-    found = {"bytes": of_bytes, "index": of_index, "content": of_content}
+    of_tower = run_signed_mutants("tower", args.tower_mutants, args.seed)
+    found = {"bytes": of_bytes, "index": of_index, "content": of_content, "tower": of_tower}
     sys.stdout.write(orjson.dumps(found).decode() + "\n")
     slow = float(str(of_bytes["slowest_s"])) > SLOWEST_ALLOWED_S
-    return int(bool(of_bytes["accepted"]) or of_index["crashed"] + of_content["crashed"] > 0 or slow)
+    crashed = sum(signed["crashed"] for signed in (of_index, of_content, of_tower))
+    return int(bool(of_bytes["accepted"]) or crashed > 0 or slow)
 
 
 if __name__ == "__main__":
