@@ -65,6 +65,21 @@ def tiny_dataset(
     )
 
 
+def read_in_order(readings: list[list[int]], n_items: int) -> Dataset:
+    """One user a list of items, oldest first."""
+    users = [user for user, items in enumerate(readings) for _ in items]
+    return Dataset(
+        "ordered",
+        IntIds(np.arange(len(readings))),
+        IntIds(np.arange(n_items)),
+        np.array(users, np.int32),
+        np.array([item for items in readings for item in items], np.int32),
+        np.ones(len(users), np.float32),
+        np.array([place for items in readings for place in range(len(items))], np.int64),
+        "position",
+    )
+
+
 def trained_models(dataset: Dataset, *, seed: int = 7, space: Any = "ip") -> dict[str, TrainedModel]:
     """One model of each kind, solved in closed form from the data: no trainer is involved."""
     matrix = dataset.matrix(binary=True).toarray()

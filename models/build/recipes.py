@@ -12,6 +12,8 @@ import numpy.typing as npt
 from models.als import als
 from models.build.tuning import Axis
 from models.data.dataset import Dataset
+from models.dssm import dssm
+from models.dssm.config import Config as DssmConfig
 from models.ease import ease
 from models.event_weights import recency_of
 from models.knn import item_knn, user_knn
@@ -20,6 +22,7 @@ from models.lightfm import lightfm
 from models.mf import gradient, sampled
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
+from models.sequence import config as sequence
 from models.trained import TrainedModel
 from models.transitions import transitions
 
@@ -67,9 +70,9 @@ class Recipe:
     """One model. `axes` and `fits` look at the data's shape, never at its name.
 
     lacks: what the data lacks for this model, in words; None if nothing. fits: how many fits a quick search
-    may take. fit_of: the configuration to fit for a given one; refined: makes that fit into what the given
-    one would train. So settings that only scoring reads are tried without a new fit. margin: see
-    `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
+    may take; 0: none, the start stands. fit_of: the configuration to fit for a given one; refined: makes that
+    fit into what the given one would train. So settings that only scoring reads are tried without a new fit.
+    margin: see `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
     well. for_users: the trainer, where it can do for the users examined alone. rough: a cheaper fit that
     ranks configurations alike; it is examined in place of the one given, and never kept. on_request: it is
     trained only where it is named, being dear, or there for comparison.
@@ -226,12 +229,40 @@ def _lightfm_axes(_: Dataset) -> tuple[Axis, ...]:
     )
 
 
+def _train_sequence(dataset: Dataset, config: Any, *, seed: int, progress: bool = False) -> TrainedModel:
+    sequence.refuse_impossible(dataset, config)
+    from models.sequence import training  # noqa: PLC0415 - torch is an extra, and slow to load
+
+    return training.train(dataset, config, seed=seed, progress=progress)
+
+
+def _sequence_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("dropout", (0.1, 0.2, 0.3, 0.4, 0.5)),
+        Axis("learning_rate", (5e-4, 1e-3, 2e-3, 4e-3)),
+        Axis("block", ("attention", "gated"), ("gated",)),
+        Axis("dim", (32, 64, 128)),
+        Axis("blocks", (1, 2, 3)),
+    )
+
+
 def _sampled_axes(rates: tuple[float, ...]) -> tuple[Axis, ...]:
     return (
         Axis("factors", (16, 32, 64, 128), (32,)),
         Axis("learning_rate", rates, rates),
         Axis("regularization", (0.001, 0.01, 0.03, 0.1, 0.6), (0.03,)),
         Axis("iterations", (15, 30, 60, 120), (120,)),
+    )
+
+
+def _dssm_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("temperature", (0.05, 0.1, 0.2, 0.4, 1.0), (0.05, 0.2)),
+        Axis("dropout", (0.0, 0.1, 0.2, 0.4), (0.4,)),
+        Axis("dim", (32, 64, 128), (128,)),
+        Axis("horizon", (1, 2, 5, 10), (2,)),
+        Axis("hard_negatives", (0, 4, 16), (4,)),
+        Axis("learning_rate", (0.001, 0.003, 0.01)),
     )
 
 
@@ -324,6 +355,24 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda _: 1,
         start=lambda _: gradient.Config(),
         lacks=gradient.lacks,
+        on_request=True,
+    ),
+    "dssm": Recipe(
+        DssmConfig,
+        dssm.train,
+        axes=_dssm_axes,
+        fits=lambda _: 0,
+        start=dssm.start_of,
+        lacks=dssm.lacks,
+        on_request=True,
+    ),
+    "sequence": Recipe(
+        sequence.Config,
+        _train_sequence,
+        axes=_sequence_axes,
+        fits=lambda _: 0,
+        start=sequence.start_of,
+        lacks=sequence.lacks,
         on_request=True,
     ),
 }

@@ -46,7 +46,11 @@ def tune(
     exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed, with_cold=recipe.for_cold)
     if len(exam) == 0:
         return Found(start, math.nan, ())
-    fits = recipe.fits(train) * (MORE_IN_FULL if effort == "full" else 1)
+    fits = recipe.fits(train)
+    if effort == "full":
+        fits = max(fits, 1) * MORE_IN_FULL
+    if fits == 0:
+        return Found(start, math.nan, ())
     examiner = _Examiner(name, train, exam, seed)
     return climb(
         start,

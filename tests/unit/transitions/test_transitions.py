@@ -7,37 +7,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
-from factories import tiny_dataset
+from factories import read_in_order, tiny_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.build.build import chosen_models
-from models.data.dataset import Dataset
 from models.trained import TrainedModel
 from models.transitions import transitions
 from models.transitions.transitions import MAX_WINDOW, Config, counted, train
-from service.bundle.ids import IntIds
 from service.errors import InputError
 
 PLAIN = Config(window=1, shrinkage=0.0, history_half_life=None)
 """The Markov chain itself: the very next item, by conditional probability."""
 
 Readings = list[list[int]]
-
-
-def read_in_order(readings: Readings, n_items: int) -> Dataset:
-    """One user a list of items, oldest first."""
-    users = [user for user, items in enumerate(readings) for _ in items]
-    return Dataset(
-        "ordered",
-        IntIds(np.arange(len(readings))),
-        IntIds(np.arange(n_items)),
-        np.array(users, np.int32),
-        np.array([item for items in readings for item in items], np.int32),
-        np.ones(len(users), np.float32),
-        np.array([place for items in readings for place in range(len(items))], np.int64),
-        "position",
-    )
 
 
 def dense(model: TrainedModel) -> npt.NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Sequence towers: a history becomes the vector of what comes next."""

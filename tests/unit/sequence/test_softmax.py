@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from with_torch import torch
+
+from models.sequence.softmax import full_softmax, sampled_softmax
+
+
+def example(rows: int = 1300, items: int = 37) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    vectors = torch.randn((rows, 8), generator=generator).requires_grad_()
+    table = torch.randn((items, 8), generator=generator).requires_grad_()
+    return vectors, table, torch.randint(0, items, (rows,), generator=generator)
+
+
+def test_the_fused_softmax_has_the_value_and_gradients_of_cross_entropy() -> None:
+    vectors, items, targets = example()  # more rows than are scored at once
+    ours = full_softmax(vectors, items, targets)
+    theirs = torch.nn.functional.cross_entropy(vectors @ items.T, targets)
+    found = torch.autograd.grad(3.0 * ours, (vectors, items))
+    wanted = torch.autograd.grad(3.0 * theirs, (vectors, items))
+
+    torch.testing.assert_close(ours, theirs)
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-6, rtol=1e-4)
+
+
+def test_a_sample_of_everything_is_the_full_softmax() -> None:
+    vectors, items, targets = example(rows=50)
+    everything = torch.arange(37)
+    sampled = sampled_softmax(vectors, items, targets, everything, torch.zeros(37))
+    torch.testing.assert_close(sampled, full_softmax(vectors, items, targets))
+
+
+def test_the_correction_makes_a_lopsided_sample_estimate_the_whole() -> None:
+    vectors, items, targets = example(rows=50)
+    shares = torch.arange(1.0, 38.0)
+    shares /= shares.sum()
+    drawn = torch.multinomial(shares, 20_000, replacement=True, generator=torch.Generator().manual_seed(1))
+    whole = full_softmax(vectors, items, targets)
+
+    corrected = sampled_softmax(vectors, items, targets, drawn, torch.log(shares[drawn] * 20_000))
+    uniform = torch.full((20_000,), 20_000 / 37).log()
+    uncorrected = sampled_softmax(vectors, items, targets, drawn, uniform)
+
+    assert abs(float((corrected - whole).detach())) < 0.02
+    assert abs(float((uncorrected - whole).detach())) > 0.05
