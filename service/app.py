@@ -21,6 +21,7 @@ from service.api.error_handlers import ErrorFamilies, register_error_handlers
 from service.api.health import health, metrics
 from service.api.middleware import Observed
 from service.api.reco import PREFIX, RecoRoute, answer_not_ready
+from service.api.response_cache import ResponseCache
 from service.api.routes import add_routes
 from service.api.services import Services
 from service.bundle.reader import Bundle, load_bundle
@@ -158,7 +159,8 @@ def _build(settings: Settings, clock: Clock) -> Services:
 
     history = open_history(settings, telemetry, say)
     events = open_events(settings, telemetry, say)
-    return Services(settings, gate, telemetry, log, clock, events=events, history=history)
+    cache = ResponseCache(settings.response_cache, telemetry) if settings.response_cache else None
+    return Services(settings, gate, telemetry, log, clock, events=events, history=history, cache=cache)
 
 
 async def _close(services: Services) -> None:

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     retriever: Literal["auto", "exact", "hnsw"] = Field(
         "auto", description="overrides the retriever chosen at build time"
     )
+    response_cache: int = Field(
+        0, ge=0, le=10_000_000, description="answers of /reco that each worker keeps to give again; 0 is none"
+    )
     auth: bool = Field(True, description="off lets everybody in")
     tokens: SecretStr | None = Field(
         None, description="'name:token[:scope|scope],…'; a name may have several tokens"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from service.access_log import AccessLog
 from service.api.auth import Gate
+from service.api.response_cache import ResponseCache
 from service.domain import Clock
 from service.events.log import EventLog
 from service.policy.experiments import Experiments
@@ -75,6 +76,8 @@ class Services:
     experiments: Experiments | None = None
     """None: RECO_EXPERIMENTS is not set, or declares none."""
     shadows: Shadows | None = None
+    cache: ResponseCache | None = None
+    """None: RECO_RESPONSE_CACHE=0, and every answer is computed."""
 
     def flush_counts(self) -> None:
         """Carry what was counted since the last time to where a scrape finds it."""
@@ -88,3 +91,5 @@ class Services:
             self.experiments.flush_counts()
         if self.shadows is not None:
             self.shadows.flush_counts()
+        if self.cache is not None:
+            self.cache.flush_counts()
