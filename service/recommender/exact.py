@@ -69,27 +69,32 @@ class ExactIndex:
         Scores are inner products, or -|q - v|^2 in space l2.
         """
         size, end = self.size, min(self.first_block, self.size)
-        scores = self._scores(query, 0, end)
-        if excluded is not None and len(excluded):
-            scores[excluded if end == size else excluded[excluded < end]] = -np.inf
-        else:
+        if excluded is not None and not len(excluded):
             excluded = None
-        best: Positions = scores.argpartition(end - n)[end - n :] if n < end else np.arange(end)
-        values = scores[best]
+        best, values = self._best_of(self._scores(query, 0, end, excluded), n)
         while end < size:
-            needed = self._needed(float(values.min()) if len(values) >= n else 0.0, query)
+            # Of the best n the first is the least: that is the one a partition puts into its place.
+            needed = self._needed(values.item(0) if len(values) >= n else 0.0, query)
             if needed <= end:
                 break
             begin, end = end, min(needed, max(2 * end, 1024))
-            block = self._scores(query, begin, end)
-            if excluded is not None:
-                block[excluded[(excluded >= begin) & (excluded < end)] - begin] = -np.inf
-            values = np.concatenate((values, block))
-            best = np.concatenate((best, np.arange(begin, end)))
+            block, block_values = self._best_of(self._scores(query, begin, end, excluded), n)
+            best, values = np.concatenate((best, block + begin)), np.concatenate((values, block_values))
             if n < len(values):
-                kept = values.argpartition(len(values) - n)[len(values) - n :]
-                best, values = best[kept], values[kept]
+                kept, values = self._best_of(values, n)
+                best = best.take(kept)
         return self._sorted(best, values, query)
+
+    @staticmethod
+    def _best_of(
+        scores: npt.NDArray[np.float32], n: int
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """Places of the best n and their scores: the least first, the rest in no order; all where there are fewer."""
+        size = len(scores)
+        if n >= size:
+            return np.arange(size), scores
+        best = scores.argpartition(size - n)[size - n :]
+        return best, scores.take(best)
 
     def search_among(
         self, query: npt.NDArray[np.float32], n: int, positions: Positions
@@ -123,10 +128,23 @@ class ExactIndex:
         cosines /= norms[some][:, None] * norms[others]
         return cosines
 
-    def _scores(self, query: npt.NDArray[np.float32], begin: int, end: int) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = self.vectors[begin:end] @ query
+    def _scores(
+        self, query: npt.NDArray[np.float32], begin: int, end: int, excluded: Positions | None
+    ) -> npt.NDArray[np.float32]:
+        """float32 (end - begin,): scores of a block, -inf for the excluded (the bracket, in space l2)."""
+        if excluded is None:
+            scores: npt.NDArray[np.float32] = self.vectors[begin:end] @ query
+            if self._half_squares is not None:
+                scores -= self._half_squares[begin:end]
+            return scores
+        # A place before the block and one after it take what is excluded elsewhere: one call instead of three.
+        size = end - begin
+        around = np.empty(size + 2, np.float32)
+        scores = around[1:-1]
+        np.dot(self.vectors[begin:end], query, out=scores)
         if self._half_squares is not None:
             scores -= self._half_squares[begin:end]
+        around.put(excluded - (begin - 1), -np.inf, "clip")
         return scores
 
     def _sorted(
