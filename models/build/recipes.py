@@ -19,6 +19,7 @@ from models.event_weights import recency_of
 from models.knn import item_knn, user_knn
 from models.knn.truncation import narrowed
 from models.lightfm import lightfm
+from models.lightgcn import config as lightgcn
 from models.mf import gradient, sampled
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
@@ -246,6 +247,22 @@ def _sequence_axes(_: Dataset) -> tuple[Axis, ...]:
     )
 
 
+def _train_lightgcn(dataset: Dataset, config: Any, *, seed: int, progress: bool = False) -> TrainedModel:
+    lightgcn.refuse_impossible(dataset, config)
+    from models.lightgcn import training  # noqa: PLC0415 - torch is an extra, and slow to load
+
+    return training.train(dataset, config, seed=seed, progress=progress)
+
+
+def _lightgcn_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("layers", (1, 2, 3, 4)),
+        Axis("learning_rate", (0.003, 0.01, 0.03)),
+        Axis("dim", (32, 64, 128)),
+        Axis("regularization", (0.0, 1e-6, 1e-5, 1e-4, 1e-3)),
+    )
+
+
 def _sampled_axes(rates: tuple[float, ...]) -> tuple[Axis, ...]:
     return (
         Axis("factors", (16, 32, 64, 128), (32,)),
@@ -373,6 +390,15 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda _: 0,
         start=sequence.start_of,
         lacks=sequence.lacks,
+        on_request=True,
+    ),
+    "lightgcn": Recipe(
+        lightgcn.Config,
+        _train_lightgcn,
+        axes=_lightgcn_axes,
+        fits=lambda _: 0,
+        start=lightgcn.start_of,
+        lacks=lightgcn.lacks,
         on_request=True,
     ),
 }

@@ -24,9 +24,9 @@ from models.sequence.histories import (
     examined_users,
     histories_of,
 )
-from models.sequence.softmax import full_softmax, sampled_softmax
 from models.sequence.spectral import spectral_start
 from models.towers.checkpoints import Checkpoint, checkpoint_of
+from models.towers.item_softmax import full_softmax, sampled_softmax
 from models.towers.loop import Schedule, fit, seeded
 from models.trained import TrainedModel
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from with_torch import torch
 
-from models.sequence.softmax import full_softmax, sampled_softmax
+from models.towers.item_softmax import full_softmax, sampled_softmax
 
 
 def example(rows: int = 1300, items: int = 37) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""LightGCN: vectors smoothed over the graph of who read what."""

@@ -1,0 +1,183 @@
+"""Train LightGCN (He et al., SIGIR 2020): only the first vectors are learned, the graph does the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.build.scoring import Exam, ndcg
+from models.data.dataset import Dataset
+from models.history import unique_history
+from models.lightgcn.config import Config, refuse_impossible
+from models.lightgcn.graph import Graph, smoothed
+from models.towers.checkpoints import Checkpoint, checkpoint_of
+from models.towers.item_softmax import full_softmax
+from models.towers.loop import Schedule, fit, seeded
+from models.trained import TrainedModel
+
+_MAX_EXAMINED = 2_000
+_CLIP_NORM = 1.0
+
+
+def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
+    """Train: kind `factors`, "ip"; users and items without events have no vector.
+
+    One item of some users is held out while learning (the last, where events have an order), and their mean NDCG@10
+    decides when to stop; the vectors returned are smoothed over the whole graph. Raises InputError where torch is
+    missing or a setting is out of range.
+    """
+    refuse_impossible(dataset, config)
+    pairs = dataset.matrix(binary=True)
+    user_rows = np.flatnonzero(np.diff(pairs.indptr)).astype(np.int32)
+    item_rows = np.unique(pairs.indices).astype(np.int32)
+    whole = pairs[user_rows][:, item_rows].tocsr()
+    held = _held_out(dataset, whole, user_rows, item_rows, seed)
+    learned = _without(whole, held)
+    graph = Graph(learned, config.layers)
+    network = _FirstVectors(graph, config.dim, seed)
+    objective = _Objective(network, graph, config)
+
+    def validate() -> float:
+        return float(ndcg(_model(graph, network, config), _exam(learned, held)).mean())
+
+    course = fit(
+        network,
+        torch.optim.Adam(network.parameters(), config.learning_rate),
+        batches=lambda generator: _Steps(learned, config, generator),
+        loss=objective.of,
+        validate=validate if len(held) else None,
+        schedule=Schedule(config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM),
+        seed=seed,
+        checkpoint=_checkpoint(dataset, config, seed),
+        label="LightGCN",
+        progress=progress,
+    )
+    model = _model(Graph(whole, config.layers), network, config)
+    arrays = {**model.arrays, "item_rows": item_rows, "user_rows": user_rows}
+    return replace(
+        model,
+        arrays=arrays,
+        training={
+            "algorithm": "lightgcn", "seed": seed, **asdict(config), "epochs": course.best_epoch,
+            "stopped": course.stopped, "held_out_ndcg": [round(score, 6) for score in course.scores],
+        },
+    )  # fmt: skip
+
+
+class _FirstVectors(nn.Module):
+    """float32 (n_users + n_items, dim): all that is learned."""
+
+    def __init__(self, graph: Graph, dim: int, seed: int) -> None:
+        super().__init__()
+        with seeded(seed):
+            self.vectors = nn.Parameter(torch.from_numpy(graph.spectral_start(dim, seed=seed)))
+
+
+class _Objective:
+    """Smooth all vectors once a step, then compare the step's pairs."""
+
+    def __init__(self, network: _FirstVectors, graph: Graph, config: Config) -> None:
+        self._network, self._graph, self._config = network, graph, config
+
+    def of(self, batch: tuple[npt.NDArray[np.int64], ...]) -> Tensor:
+        users, read, drawn = (torch.from_numpy(part) for part in batch)
+        first, n_users = self._network.vectors, self._graph.n_users
+        final = smoothed(first, self._graph)
+        vectors, items = final[:n_users][users], final[n_users:]
+        touched = [first[users], first[n_users + read]]
+        if self._config.loss == "softmax":
+            loss = full_softmax(vectors, items, read)
+        else:
+            touched.append(first[n_users + drawn])
+            margin = (vectors * (items[read] - items[drawn])).sum(1)
+            loss = functional.softplus(-margin).mean()
+        squares = torch.stack([part.square().sum() for part in touched]).sum() / len(users)
+        return loss + self._config.regularization * squares
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """One epoch: pairs drawn evenly among all, and an item that the user did not read for each."""
+
+    learned: sp.csr_matrix
+    config: Config
+    generator: np.random.Generator
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.int64], ...]]:
+        owner = np.repeat(np.arange(self.learned.shape[0]), np.diff(self.learned.indptr))
+        n_items = self.learned.shape[1]
+        keys = owner * np.int64(n_items) + self.learned.indices
+        for _ in range(self.config.steps):
+            at = self.generator.integers(0, len(owner), min(self.config.pairs, len(owner)))
+            drawn = self.generator.integers(0, n_items, len(at))
+            known = np.isin(owner[at] * np.int64(n_items) + drawn, keys)
+            drawn[known] = self.generator.integers(0, n_items, int(known.sum()))
+            yield owner[at].astype(np.int64), self.learned.indices[at].astype(np.int64), drawn
+
+
+def _held_out(
+    dataset: Dataset,
+    whole: sp.csr_matrix,
+    user_rows: npt.NDArray[np.int32],
+    item_rows: npt.NDArray[np.int32],
+    seed: int,
+) -> npt.NDArray[np.int64]:
+    """int64 (m, 2): a user and one of their items, of at most a third of the users with three items or more."""
+    generator = np.random.default_rng(seed)
+    able = np.flatnonzero(np.diff(whole.indptr) >= 3)
+    users = np.sort(generator.choice(able, min(_MAX_EXAMINED, len(able) // 3), replace=False))
+    indptr, items = unique_history(dataset)
+    ends = indptr[user_rows[users] + 1]
+    if dataset.times is not None:
+        at = ends - 1
+    else:
+        at = indptr[user_rows[users]] + generator.integers(0, ends - indptr[user_rows[users]])
+    return np.stack([users, np.searchsorted(item_rows, items[at])], axis=1).astype(np.int64)
+
+
+def _without(whole: sp.csr_matrix, held: npt.NDArray[np.int64]) -> sp.csr_matrix:
+    gone = sp.csr_matrix((np.ones(len(held), np.float32), (held[:, 0], held[:, 1])), shape=whole.shape)
+    learned = (whole - gone).tocsr()
+    learned.eliminate_zeros()
+    return learned
+
+
+def _exam(learned: sp.csr_matrix, held: npt.NDArray[np.int64]) -> Exam:
+    histories = learned[held[:, 0]].tocsr()
+    shape = (len(held), learned.shape[1])
+    relevant = sp.csr_matrix(
+        (np.ones(len(held), np.float32), (np.arange(len(held)), held[:, 1])), shape=shape
+    )
+    return Exam(held[:, 0], histories.indptr.astype(np.int64), histories.indices.astype(np.int32), relevant)
+
+
+def _model(graph: Graph, network: _FirstVectors, config: Config) -> TrainedModel:
+    """The smoothed vectors, rows counted among users and items with events."""
+    final = graph.smoothed(network.vectors.detach().numpy())
+    return TrainedModel(
+        kind="factors",
+        space="ip",
+        arrays={
+            "item_rows": np.arange(graph.n_items, dtype=np.int32), "item_vectors": final[graph.n_users :],
+            "user_rows": np.arange(graph.n_users, dtype=np.int32), "user_vectors": final[: graph.n_users],
+        },
+        training=asdict(config),
+    )  # fmt: skip
+
+
+def _checkpoint(dataset: Dataset, config: Config, seed: int) -> Checkpoint | None:
+    """Keyed by what is learned from what; when to stop is no part of it."""
+    without_end = replace(config, max_epochs=1, patience=1, max_seconds=1.0)
+    events = hashlib.sha256(dataset.user_rows.tobytes() + dataset.item_rows.tobytes()).hexdigest()
+    return checkpoint_of("lightgcn", without_end, seed, dataset.fingerprint, events)
