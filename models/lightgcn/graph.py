@@ -59,7 +59,8 @@ class Graph:
             vectors[: self.n_users, :rank] += left * scale * np.sqrt(self.n_users / self.n_items)
             vectors[self.n_users :, :rank] += right.T * scale
         norms = np.einsum("nd,nd->n", vectors[self.n_users :], vectors[self.n_users :])
-        return (vectors / np.sqrt(norms.mean())).astype(np.float32)
+        scaled: Vectors = (vectors / np.sqrt(norms.mean())).astype(np.float32)
+        return scaled
 
 
 class _Smoothed(torch.autograd.Function):
