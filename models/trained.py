@@ -41,5 +41,5 @@ class TrainedModel:
     """Of kind factors: an ONNX graph that computes a user's vector, `vector` float32 (1, dim), from one or both of:
     `history` int64 (1, n), n at least 1: positions in this model's `item_vectors` plus one, oldest first, the latest
     `history_length` of them (an empty history is a single 0); `features` float32 (1, n_features): the user's row of
-    `user_features`. `parameters["tower"]` is a `service.bundle.tower_file.TowerSettings`. From the history in the bundle
-    and the features it must reproduce `user_vectors`."""
+    `user_features`. `parameters["tower"]` is a `service.bundle.tower_file.TowerSettings`. A tower that reads histories
+    must reproduce `user_vectors` from those in the bundle, and the features."""

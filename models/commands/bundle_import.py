@@ -21,6 +21,7 @@ from models.importing.imported import (
     without_zeros,
 )
 from models.importing.lists import Lists, read_lists
+from models.importing.tower import GivenTower, read_tower_file
 from models.importing.vectors import has_users, read_vectors
 from models.progress import CONSOLE
 from service.bundle.reader import load_bundle
@@ -59,6 +60,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     vectors.add_argument(
         "--drop-zero", action="store_true", help="leave zero vectors out instead of refusing them"
     )
+    tower = parser.add_argument_group(
+        "a tower: an ONNX graph from history (int64 (1, n), rows of the item vectors plus one, oldest first, a single "
+        "0 where there is none) and features (float32 (1, m)), or one of them, to vector (float32 (1, dim))"
+    )
+    tower.add_argument("--tower", type=Path, metavar="FILE", help="the ONNX file, self-contained")
+    tower.add_argument(
+        "--tower-history", type=int, default=50, metavar="N", help="latest items it is given (default: 50)"
+    )
+    tower.add_argument(
+        "--user-features",
+        type=Path,
+        metavar="FILE",
+        help="what it is told of users, one a row, as --user-vectors",
+    )
+    tower.add_argument(
+        "--user-feature-ids", type=Path, metavar="FILE", help="their ids, row by row, as --user-ids"
+    )
     parser.add_argument(
         "--lists", action="append", metavar="[NAME=]FILE",
         help="ready lists instead of vectors: JSON lines {user, tracks} or {item_id, recommendations}, one JSON array, "
@@ -88,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     check_name(args.name)
     if (args.item_vectors is None) == (args.lists is None):
         raise InputError("give either --item-vectors or --lists")
+    if args.lists is not None and args.tower is not None:
+        raise InputError("--tower goes with --item-vectors")
     around = read_surroundings(args.history, args.items)
     if args.lists is not None:
         lists = _named_lists(args.lists, args.name)
@@ -95,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             imported = import_lists(args.out, lists, around, seed=args.seed)
     else:
         items, users = _named(args)
+        tower = _tower(args, items)
         with CONSOLE.status("building the index and measuring what it finds"):
             imported = import_vectors(
                 args.out,
@@ -105,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
                 space=args.space,
                 index=args.index,
                 seed=args.seed,
+                tower=tower,
             )
     live = go_live(load_bundle(imported.path))
     if args.publish:
@@ -129,6 +151,21 @@ def _named(args: argparse.Namespace) -> tuple[Named, Named | None]:
     users = read_vectors(user_file, "user", tensor=args.user_tensor, id_column=args.user_id_column)
     user_ids = ids_of(users, "user", args.user_ids, column=args.user_id_column)
     return named, without_zeros(users, user_ids, drop=args.drop_zero)
+
+
+def _tower(args: argparse.Namespace, items: Named) -> GivenTower | None:
+    if args.tower is None:
+        for flag in ("user_features", "user_feature_ids"):
+            if getattr(args, flag) is not None:
+                raise InputError(f"--{flag.replace('_', '-')} goes with --tower")
+        return None
+    if items.dropped:
+        raise InputError("--tower: it names items by their rows, so none can be left out by --drop-zero")
+    features = None
+    if args.user_features is not None:
+        table = read_vectors(args.user_features, "user", id_column=args.user_id_column)
+        features = table, ids_of(table, "user", args.user_feature_ids, column=args.user_id_column)
+    return read_tower_file(args.tower, args.tower_history, features, items=items.vectors)
 
 
 def _named_lists(given: list[str], default_name: str) -> dict[str, Lists]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from models.importing import lists as lists_file
 from models.importing.catalogue import Surroundings, numbered, popular_in_order
 from models.importing.id_lists import IdList
 from models.importing.probes import probes_of
+from models.importing.tower import GivenTower, refuse_unless_reproduced, vectors_by_tower
 from models.importing.vectors import VectorTable, is_zero
 from models.popularity import popularity
 from models.trained import TrainedModel
@@ -57,12 +58,15 @@ def import_vectors(
     space: Space,
     index: IndexChoice = "auto",
     seed: int = 0,
+    tower: GivenTower | None = None,
 ) -> Imported:
-    """Write a bundle with one factors model and `popular`. Users without a vector are solved from their history.
+    """Write a bundle with one factors model and `popular`. Users without a vector are solved from their history, or by
+    the `tower`, which also computes the vectors of those it is told of where no `users` are given.
 
     With the regularization and alpha of an implicit ALS model in inner-product space they are solved as ALS would
     (`service.recommender.fold_in`), else by the mean of the history's vectors. Raises DataError where vectors of
-    users and items differ in length, InputError where the history names none of the items.
+    users and items differ in length or the tower doesn't reproduce those of users, InputError where the history names
+    none of the items.
     """
     dim = items.vectors.values.shape[1]
     if users is not None and users.vectors.values.shape[1] != dim:
@@ -75,28 +79,39 @@ def import_vectors(
         files |= {users.vectors.file, users.ids.file}
     name_of_data = items.vectors.file.name.split(".")[0]
     user_columns = [] if users is None else [users.ids.column]
+    if tower is not None:
+        files.add(tower.file)
+        if tower.feature_ids is not None:
+            user_columns.append(tower.feature_ids.column)
     all_rows = numbered(name_of_data, [items.ids.column], user_columns, around, files)
-    (item_rows,), user_rows = all_rows.item_rows, np.concatenate((np.empty(0, np.int32), *all_rows.user_rows))
+    (item_rows,) = all_rows.item_rows
+    user_rows = np.empty(0, np.int32) if users is None else all_rows.user_rows[0]
     dataset = replace(all_rows.dataset, dropped={**all_rows.dataset.dropped, **_dropped(items, users)})
 
     by_row = np.argsort(user_rows, kind="stable")
     fold_in = items.vectors.fold_in if users is not None and space == "ip" else None
     if fold_in is not None and not (fold_in["regularization"] > 0 and fold_in["alpha"] > 0):
         fold_in = None  # the solver's matrix could be singular
+    user_rows = user_rows[by_row]
+    user_vectors = np.empty((0, dim), np.float32) if users is None else users.vectors.values[by_row]
     model = TrainedModel(
         "factors",
         {
             "item_rows": item_rows,
             "item_vectors": items.vectors.values,
-            "user_rows": user_rows[by_row],
-            "user_vectors": np.empty((0, dim), np.float32) if users is None else users.vectors.values[by_row],
+            "user_rows": user_rows,
+            "user_vectors": user_vectors,
         },
         space=space,
         parameters={} if fold_in is None else {"fold_in": dict(fold_in)},
         training={"algorithm": "imported vectors", "file": items.vectors.file.name},
     )
+    if tower is not None:
+        file = None if users is None else users.vectors.file
+        model = with_tower(model, tower, dataset, all_rows.user_rows[-1:], users_file=file)
+        user_rows = model.arrays["user_rows"]
     asked_with, probes = "the users' vectors", {}
-    if users is None:
+    if len(user_rows) == 0:
         probes = {name: probes_of(dataset, model, seed=seed)}
         invented = not (probes[name].user_rows >= 0).any()
         asked_with = "means of random items" if invented else "means of the users' histories"
@@ -111,13 +126,48 @@ def import_vectors(
     ).path
     notes = {
         "popularity": _BY_EVENTS if len(dataset) else _IN_ORDER,
-        "fold_in": "as ALS solves it" if fold_in is not None else "mean of the history's vectors",
+        "fold_in": _solved_by(model),
         "recall_asked_with": asked_with,
         "items_without_vector": dataset.n_items - len(item_rows),
         "users_without_vector": dataset.n_users - len(user_rows),
         "dropped": dict(dataset.dropped),
     }
     return Imported(path, notes)
+
+
+def with_tower(
+    model: TrainedModel,
+    tower: GivenTower,
+    dataset: Dataset,
+    feature_rows: Sequence[npt.NDArray[np.int32]],
+    *,
+    users_file: Path | None,
+) -> TrainedModel:
+    """Add a tower to imported vectors, and its vectors of users where none were given (`users_file` None)."""
+    arrays, features = dict(model.arrays), None
+    if tower.features is not None:
+        features = np.zeros((dataset.n_users, tower.features.values.shape[1]), np.float32)
+        features[feature_rows[0]] = tower.features.values
+        arrays["user_features"] = features
+    if users_file is None:
+        rows, vectors = vectors_by_tower(tower, dataset, arrays["item_rows"], features)
+        if len(rows):
+            arrays |= {"user_rows": rows, "user_vectors": vectors}
+    else:
+        refuse_unless_reproduced(
+            tower, dataset, arrays["user_vectors"], arrays["user_rows"], arrays["item_rows"], features,
+            file=users_file, unit=model.space == "cosine",
+        )  # fmt: skip
+    settings: dict[str, Any] = {"history_length": tower.history_length}
+    if tower.features is not None:
+        settings["features"] = list(tower.features.columns)
+    return replace(
+        model,
+        arrays=arrays,
+        tower=tower.raw,
+        parameters={**model.parameters, "tower": settings},
+        training={**model.training, "tower": tower.file.name},
+    )
 
 
 def import_lists(
@@ -192,6 +242,12 @@ def check_name(name: str) -> None:
         raise InputError(
             f"--name {name}: letters, digits, '-' and '_', at most 64, beginning with one of the first two"
         )
+
+
+def _solved_by(model: TrainedModel) -> str:
+    if model.tower is not None:
+        return "the tower"
+    return "as ALS solves it" if "fold_in" in model.parameters else "mean of the history's vectors"
 
 
 def _popular(dataset: Dataset, order: npt.NDArray[np.int32], told_by: str) -> TrainedModel:

@@ -319,12 +319,20 @@ def test_other_models_of_implicit_have_no_solver_and_say_so(
     assert asked(live_of(summary), 2).item_ids == np.argsort(-scores)[:5].tolist()
 
 
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
 def test_users_without_vectors_are_answered_by_their_history(
-    items: Vectors, item_ids: Path, history: Path, tmp_path: Path, run_import: Import
+    index: str, items: Vectors, item_ids: Path, history: Path, tmp_path: Path, run_import: Import
 ) -> None:
     save_npy(tmp_path / "items.npy", items)
     summary = run_import(
-        "--item-vectors", tmp_path / "items.npy", "--item-ids", item_ids, "--history", history
+        "--item-vectors",
+        tmp_path / "items.npy",
+        "--item-ids",
+        item_ids,
+        "--history",
+        history,
+        "--index",
+        index,
     )
     assert summary["recall_asked_with"] == "means of the users' histories"
     assert summary["recall"]["queries"] == N_USERS
