@@ -130,9 +130,10 @@ def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.
         place = np.searchsorted(arrays["user_rows"], users)
         place[place == len(arrays["user_rows"])] = 0
         known = np.flatnonzero(arrays["user_rows"][place] == users)
-        scores[np.ix_(known, arrays["item_rows"])] = (
-            arrays["user_vectors"][place[known]] @ arrays["item_vectors"].T
-        )
+        near = arrays["user_vectors"][place[known]] @ arrays["item_vectors"].T
+        if model.space == "l2":  # |u - v|^2 = |u|^2 - 2 (u v - |v|^2 / 2), and |u| is the same for all items
+            near -= 0.5 * np.einsum("nd,nd->n", arrays["item_vectors"], arrays["item_vectors"])
+        scores[np.ix_(known, arrays["item_rows"])] = near
     elif model.kind == "item_item":
         history = _weighted_history(exam, part, model.parameters.get("history_half_life"))
         if "dense" in arrays:

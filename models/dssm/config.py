@@ -10,6 +10,9 @@ from typing import Literal
 class Config:
     """Size of the towers, what they read, and how they are trained."""
 
+    architecture: Literal["recency", "residual", "bag"] = "recency"
+    """recency: weighted means of the latest items, trained by a sampled softmax. residual, bag: what courses teach,
+    trained by triplets (`models.dssm.triplet`, `models.dssm.variants`)."""
     dim: int = 64
     """Length of the vectors that are compared."""
     history_length: int = 50
@@ -18,12 +21,13 @@ class Config:
     """Weighted means of the history, each with weights of its own by age."""
     hidden: int = 128
     """Width of the user tower's hidden layer."""
-    space: Literal["ip", "cosine"] = "ip"
+    space: Literal["ip", "cosine", "l2"] = "ip"
+    """l2: that of triplets, and of nothing else."""
     temperature: float = 0.1
     """Scores are divided by it before the softmax; in an inner-product space vectors find a length of their own."""
     horizon: int = 1
     """The item to be told is one of the next so many, drawn at random."""
-    negatives: int = 1024
+    negatives: int = 256
     """Items drawn uniformly for each batch, beside those of the batch itself."""
     hard_negatives: int = 0
     """Items for each example that score highest and are not its user's."""
@@ -38,9 +42,15 @@ class Config:
     """Hashed words of titles and the like; 0: none."""
     user_ids: bool = False
     """A vector for each user, too. Nobody but they can be served then: there is no tower to fold in with."""
+    margin: float = 0.4
+    """Of triplets."""
     learning_rate: float = 0.003
     weight_decay: float = 0.0
-    batch: int = 512
+    plateau: bool = False
+    """Rates fall by a fifth after two epochs without a better one."""
+    batch: int = 1024
+    steps: int | None = None
+    """Of an epoch of triplets; None: as many as there are events."""
     spectral: bool = True
     """Item embeddings start from what is read after what (`models.dssm.start`); False: from noise."""
     epochs: int | None = None

@@ -21,7 +21,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "1 or more",
     ),
     (
-        ("negatives", "hard_negatives", "text_buckets", "weight_decay"),
+        ("margin", "negatives", "hard_negatives", "text_buckets", "weight_decay"),
         lambda value: value >= 0,
         "0 or more",
     ),
@@ -69,5 +69,15 @@ def refuse_impossible(config: Config) -> None:
                 raise InputError(f"dssm: {field} must be {said}, got {value}")
     if config.history_length > MAX_HISTORY:
         raise InputError(f"dssm: history_length must be at most {MAX_HISTORY}, got {config.history_length}")
-    if config.epochs is not None and config.epochs < 1:
-        raise InputError(f"dssm: epochs must be 1 or more, got {config.epochs}")
+    for field in ("epochs", "steps"):
+        value = getattr(config, field)
+        if value is not None and value < 1:
+            raise InputError(f"dssm: {field} must be 1 or more, got {value}")
+    triplets = config.architecture != "recency"
+    if triplets != (config.space == "l2"):
+        raise InputError(
+            f"dssm: architecture {config.architecture!r} takes the space {'l2' if triplets else 'ip or cosine'}, "
+            f"got {config.space!r}"
+        )
+    if triplets and config.user_ids:
+        raise InputError(f"dssm: architecture {config.architecture!r} knows no user_ids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +129,13 @@ class UserTower(nn.Module):
         with torch.no_grad():
             self.items.weight[1:] = vectors
             self.items.weight[~self._trained] = 0.0
+
+    def served(self, rows: torch.Tensor) -> UserTower:
+        """Copy it for histories of positions in `rows`, plus one."""
+        served = copy.deepcopy(self)
+        kept = self.items.weight.detach()[torch.cat([torch.zeros(1, dtype=torch.int64), rows + 1])]
+        served.items = nn.Embedding(len(kept), self.items.embedding_dim, _weight=kept)
+        return served
 
     def means(self, weights: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Weighted means of items: weights (b, m, n), items (b, n, d) -> (b, m, d); zero where nothing weighs."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +14,13 @@ from models.build.scoring import Exam, ndcg
 from models.data.dataset import Dataset
 from models.dssm.config import Config
 from models.dssm.holdout import hold_out
-from models.dssm.inputs import Features, item_features, user_features
-from models.dssm.network import ItemTower, Shape, UserTower
-from models.dssm.softmax import Softmax
-from models.dssm.start import spectral_start
-from models.dssm.windows import Histories, Windows
+from models.dssm.inputs import item_features, user_features
+from models.dssm.towers import Assembly, ForUsers, Inputs, put_together
+from models.dssm.windows import Histories
 from models.history import unique_history
-from models.towers.checkpoints import Checkpoint, checkpoint_of
+from models.towers.checkpoints import checkpoint_of
 from models.towers.export import exported
-from models.towers.loop import Course, Schedule, fit, seeded
+from models.towers.loop import Course, Plateau, Schedule, fit
 from models.trained import TrainedModel
 
 REFIT_FROM = 0.02
@@ -32,34 +29,6 @@ _FIRST_SHARE = 0.6
 """Of the time, for the training that finds when to stop, if another follows."""
 _CLIP_NORM = 5.0
 _USERS_AT_ONCE = 4_096
-
-
-class Towers(nn.Module):
-    """Both towers, so that they are trained and kept as one."""
-
-    def __init__(self, users: UserTower, items: ItemTower) -> None:
-        super().__init__()
-        self.users, self.items = users, items
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the towers read. profiles: float32 (n_users, n_features). described: bool (n_items,), has features."""
-
-    histories: Histories
-    profiles: torch.Tensor
-    profile_names: tuple[str, ...]
-    items: Features
-
-    @property
-    def n_users(self) -> int:
-        """Users known by id."""
-        return len(self.profiles)
-
-    @property
-    def n_items(self) -> int:
-        """Items known by id."""
-        return int(self.items.values.shape[0])
 
 
 def train(dataset: Dataset, config: Config, *, seed: int, progress: bool) -> TrainedModel:
@@ -72,16 +41,17 @@ def train(dataset: Dataset, config: Config, *, seed: int, progress: bool) -> Tra
         return run.handed_over(*run.fit(inputs.histories, config.epochs or config.max_epochs))
     kept, exam = parted
     again = 1.0 - len(kept.items) / len(inputs.histories.items) > REFIT_FROM
-    towers, course = run.fit(kept, config.max_epochs, exam, seconds=_FIRST_SHARE if again else 1.0)
+    found, course = run.fit(kept, config.max_epochs, exam, seconds=_FIRST_SHARE if again else 1.0)
     if not again:
-        return run.handed_over(towers, course)
+        return run.handed_over(found, course)
     last, _ = run.fit(inputs.histories, max(course.best_epoch, 1), seconds=1.0 - _FIRST_SHARE)
     return run.handed_over(last, course)
 
 
 def _inputs(dataset: Dataset, config: Config) -> Inputs:
     indptr, items = unique_history(dataset)
-    users = user_features(dataset.users if config.user_features else None, dataset.n_users)
+    read = config.user_features and config.architecture != "bag"
+    users = user_features(dataset.users if read else None, dataset.n_users)
     return Inputs(
         Histories(indptr, items, dataset.times is not None),
         torch.from_numpy(np.asarray(users.values.toarray(), np.float32)),
@@ -91,7 +61,7 @@ def _inputs(dataset: Dataset, config: Config) -> Inputs:
 
 
 class _Run:
-    """One training: what it reads and how; builds fresh towers for each fit."""
+    """One training: what it reads and how; puts fresh towers together for each fit."""
 
     def __init__(
         self, inputs: Inputs, config: Config, seed: int, progress: bool, identity: tuple[Any, ...]
@@ -101,41 +71,42 @@ class _Run:
 
     def fit(
         self, histories: Histories, epochs: int, exam: Exam | None = None, *, seconds: float = 1.0
-    ) -> tuple[Towers, Course]:
+    ) -> tuple[Assembly, Course]:
+        """Train on histories for so many epochs, or until the exam is no longer passed better."""
         config = self._config
-        frequencies = np.bincount(histories.items, minlength=self._inputs.n_items).astype(np.float64)
-        towers = self._towers(histories, frequencies)
-        loss = Softmax(towers.users, towers.items, self._inputs.profiles, frequencies, config)
+        assembly = put_together(self._inputs, histories, config, self._seed)
         optimizer = torch.optim.Adam(
-            towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            assembly.towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-
-        def batches(generator: np.random.Generator) -> Windows:
-            loss.begin(generator)
-            return Windows(histories, config, generator)
 
         def validate() -> float:
             assert exam is not None  # asked only where there is one
-            return float(ndcg(self._factors(towers, histories, exam.user_rows), exam).mean())
+            return float(ndcg(self._factors(assembly, histories, exam.user_rows), exam).mean())
 
         course = fit(
-            towers,
+            assembly.towers,
             optimizer,
-            batches=batches,
-            loss=loss,
+            batches=assembly.batches,
+            loss=assembly.loss,
             validate=None if exam is None else validate,
-            schedule=Schedule(epochs, config.patience, config.max_seconds * seconds, _CLIP_NORM),
+            schedule=Schedule(
+                epochs,
+                config.patience,
+                config.max_seconds * seconds,
+                _CLIP_NORM,
+                Plateau() if config.plateau else None,
+            ),
             seed=self._seed,
-            checkpoint=self._checkpoint(epochs, validated=exam is not None),
+            checkpoint=checkpoint_of("dssm", *self._identity, epochs, exam is not None),
             label="two towers",
             progress=self._progress,
         )
-        return towers, course
+        return assembly, course
 
-    def handed_over(self, towers: Towers, course: Course) -> TrainedModel:
+    def handed_over(self, assembly: Assembly, course: Course) -> TrainedModel:
+        """Vectors of everybody and everything, and the user tower, where it can be served."""
         histories, config = self._inputs.histories, self._config
-        users = np.flatnonzero(histories.lengths())
-        factors = self._factors(towers, histories, users)
+        factors = self._factors(assembly, histories, np.flatnonzero(histories.lengths()))
         n_features = len(self._inputs.profile_names)
         parameters: dict[str, Any] = {}
         arrays = dict(factors.arrays)
@@ -146,9 +117,7 @@ class _Run:
                 parameters["tower"]["features"] = list(self._inputs.profile_names)
                 arrays["user_features"] = self._inputs.profiles.numpy()
             tower = exported(
-                served_tower(towers.users, arrays["item_rows"]),
-                history_length=config.history_length,
-                n_features=n_features or None,
+                served_tower(assembly), history_length=config.history_length, n_features=n_features or None
             )
         return replace(
             factors,
@@ -162,43 +131,28 @@ class _Run:
             tower=tower,
         )  # fmt: skip
 
-    def _towers(self, histories: Histories, frequencies: npt.NDArray[np.float64]) -> Towers:
-        inputs, config = self._inputs, self._config
-        shape = Shape(inputs.n_items, inputs.n_users, len(inputs.profile_names))
-        trained = torch.from_numpy(frequencies > 0)
-        with seeded(self._seed):
-            towers = Towers(
-                UserTower(shape, trained, config), ItemTower(shape, inputs.items.values, trained, config)
-            )
-        if config.spectral:
-            before, after = spectral_start(histories, inputs.n_items, config.dim, seed=self._seed)
-            towers.users.start_from(torch.from_numpy(before))
-            towers.items.start_from(torch.from_numpy(after))
-        return towers
-
-    def _checkpoint(self, epochs: int, *, validated: bool) -> Checkpoint | None:
-        return checkpoint_of("dssm", *self._identity, epochs, validated)
-
     @torch.no_grad()
-    def _factors(self, towers: Towers, histories: Histories, users: npt.NDArray[np.int64]) -> TrainedModel:
-        """Vectors of all items that have any, and of these users."""
-        towers.eval()
+    def _factors(
+        self, assembly: Assembly, histories: Histories, users: npt.NDArray[np.int64]
+    ) -> TrainedModel:
+        """Vectors of all items that have one, and of these users."""
+        assembly.towers.eval()
+        tower = cast("ForUsers", assembly.towers.users)
         vectors = [
-            towers.users.of_many(
+            tower.of_many(
                 torch.from_numpy(histories.latest(part, self._config.history_length)),
                 self._inputs.profiles[part],
                 torch.from_numpy(part),
             ).numpy()
             for part in np.array_split(users, max(1, -(-len(users) // _USERS_AT_ONCE)))
         ]
-        described = np.diff(self._inputs.items.values.indptr) > 0
-        rows = np.flatnonzero(towers.items.trained.numpy() | described)
+        rows = torch.from_numpy(assembly.item_rows.astype(np.int64))
         return TrainedModel(
             kind="factors",
             space=self._config.space,
             arrays={
-                "item_rows": rows.astype(np.int32),
-                "item_vectors": towers.items(torch.from_numpy(rows)).numpy(),
+                "item_rows": assembly.item_rows,
+                "item_vectors": assembly.towers.items(rows).numpy(),
                 "user_rows": users.astype(np.int32),
                 "user_vectors": np.concatenate(vectors),
             },
@@ -208,7 +162,7 @@ class _Run:
 class _WithoutFeatures(nn.Module):
     """A tower that knows users by their history alone."""
 
-    def __init__(self, tower: UserTower) -> None:
+    def __init__(self, tower: nn.Module) -> None:
         super().__init__()
         self.tower = tower
 
@@ -217,11 +171,8 @@ class _WithoutFeatures(nn.Module):
         return found
 
 
-def served_tower(tower: UserTower, item_rows: npt.NDArray[np.int32]) -> nn.Module:
-    """The tower as it is served: a history's items are positions in `item_rows` plus one."""
-    served = copy.deepcopy(tower)
-    rows = torch.from_numpy(np.concatenate([[0], item_rows.astype(np.int64) + 1]))
-    served.items = nn.Embedding(
-        len(rows), tower.items.embedding_dim, _weight=tower.items.weight.detach()[rows]
-    )
-    return served if served.features is not None else _WithoutFeatures(served)
+def served_tower(assembly: Assembly) -> nn.Module:
+    """Give the user tower as it is served: a history's items are positions among those with a vector, plus one."""
+    tower = cast("ForUsers", assembly.towers.users)
+    served = tower.served(torch.from_numpy(assembly.item_rows.astype(np.int64)))
+    return served if tower.features is not None else _WithoutFeatures(served)

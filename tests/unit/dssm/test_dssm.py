@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
+import with_torch  # noqa: F401 - skips this file where torch is not installed
 from factories import tiny_dataset
-from with_torch import torch as _
 
 from models.data.dataset import Dataset
 from models.dssm.config import Config
@@ -21,6 +22,10 @@ from service.errors import InputError
 SMALL = Config(
     dim=8, history_length=10, heads=2, hidden=16, text_buckets=64, negatives=16, batch=64, max_epochs=6
 )
+
+
+def changed(**settings: Any) -> Config:
+    return replace(SMALL, **settings)
 
 
 def told_apart(n_users: int = 80) -> Dataset:
@@ -112,7 +117,7 @@ def test_without_features_items_nobody_read_have_no_vector() -> None:
 
 @pytest.mark.parametrize("space", ["ip", "cosine"])
 def test_equal_seeds_give_equal_models(dataset: Dataset, space: str) -> None:
-    config = replace(SMALL, user_ids=True, space=space, hard_negatives=3, horizon=2)
+    config = changed(user_ids=True, space=space, hard_negatives=3, horizon=2)
     first, again, other = (train(dataset, config, seed=seed) for seed in (1, 1, 2))
     assert first.tower is None
     for role, array in first.arrays.items():
@@ -148,11 +153,18 @@ def test_data_without_order_or_tables_is_enough() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dim", 0), ("dropout", 1.0), ("negatives", -1), ("temperature", 0.0), ("history_length", 5000), ("epochs", 0)],
+    [
+        ("dim", 0),
+        ("dropout", 1.0),
+        ("negatives", -1),
+        ("temperature", 0.0),
+        ("history_length", 5000),
+        ("epochs", 0),
+    ],
 )
 def test_settings_out_of_range_are_refused_by_name(dataset: Dataset, field: str, value: float) -> None:
     with pytest.raises(InputError, match=field):
-        train(dataset, replace(SMALL, **{field: value}))
+        train(dataset, changed(**{field: value}))
 
 
 def test_the_start_reaches_no_further_than_histories_do(dataset: Dataset) -> None:
