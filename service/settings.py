@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from service.errors import InputError
 
 PREFIX = "RECO_"
-PROFILES = ("mts", "handbook", "botify")
+PROFILES = ("mts", "handbook", "explain", "botify")
 BOTIFY_PORT = 5001
 _TEMPLATE_NAMES = {"host": "HOST", "port": "PORT", "log_level": "LOG_LEVEL", "k": "K_RECS"}
 

@@ -204,6 +204,9 @@ _HEALTH: Mapping[str, Mapping[str, Document]] = {
 _ERRORS_SCHEMA: Document = {
     "title": "Errors",
     "type": "object",
+    "examples": [
+        {"errors": [{"error_key": "item_not_found", "error_message": "Item 11 not found", "error_loc": None}]}
+    ],
     "required": ["errors"],
     "properties": {
         "errors": {

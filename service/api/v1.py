@@ -49,7 +49,7 @@ _TURN_S = 0.002
 _CHECKED_A_TURN = 8
 """How many queries are checked between two looks at the clock."""
 
-_DISCLOSED: dict[str, Any] = {
+DISCLOSED: dict[str, Any] = {
     "X-Request-Id": {
         "schema": {"type": "string"},
         "description": "the request's id: yours if you sent a tame one",
@@ -58,7 +58,7 @@ _DISCLOSED: dict[str, Any] = {
     "Server-Timing": {"schema": {"type": "string"}, "description": "milliseconds by stage"},
 }
 _DISCLOSED_SLATE: dict[str, Any] = {
-    **_DISCLOSED,
+    **DISCLOSED,
     "X-Reco-Model": {
         "schema": {"type": "string"},
         "description": "the model that answered, by its real name",
@@ -136,7 +136,7 @@ async def recommend_items(request: Request, body: RecommendBody) -> Response:
     response_model=BatchAnswer,
     responses={
         **WITH_BODY,
-        200: {"headers": _DISCLOSED, "description": "an outcome for every query, in order"},
+        200: {"headers": DISCLOSED, "description": "an outcome for every query, in order"},
     },
 )
 async def recommend_batch(request: Request, body: BatchBody) -> Response:
@@ -186,7 +186,7 @@ async def recommend_batch(request: Request, body: BatchBody) -> Response:
     response_model=SimilarAnswer,
     responses={
         **WITH_BODY,
-        200: {"headers": _DISCLOSED, "description": "neighbours, nearest first"},
+        200: {"headers": DISCLOSED, "description": "neighbours, nearest first"},
         404: problem_answer("an unknown item or model"),
     },
 )
@@ -213,7 +213,7 @@ async def similar_items(request: Request, body: SimilarBody) -> Response:
 @v1.get(
     "/models",
     response_model=ModelsAnswer,
-    responses={200: {"headers": _DISCLOSED, "description": "what is served right now"}},
+    responses={200: {"headers": DISCLOSED, "description": "what is served right now"}},
 )
 async def models(request: Request) -> Response:
     """List the served models: kind, vectors, how they are searched with what recall, and their offline metrics."""

@@ -44,6 +44,24 @@ class AlsFoldIn:
         solved: Vector = np.linalg.solve(left, right).astype(np.float32)
         return solved
 
+    def parts(
+        self, positions: npt.NDArray[np.integer], target: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        """What each item of a history adds to the score of an item with this vector: float64 (n,).
+
+        The score y^T x is linear in the history, so it is their sum: c_i y^T A^-1 y_i each (section 5 of the paper).
+        """
+        history = self._vectors[positions].astype(np.float64)
+        if self._half_life is None:
+            confidences = np.full(len(history), self._alpha)
+        else:
+            confidences = self._alpha * fading(len(history), self._half_life, least=LEAST)
+        left = self._base + (history.T * (confidences - 1.0)) @ history
+        found: npt.NDArray[np.float64] = confidences * (
+            history @ np.linalg.solve(left, target.astype(np.float64))
+        )
+        return found
+
 
 def mean_vector(
     item_vectors: npt.NDArray[np.float32], positions: npt.NDArray[np.integer], *, unit: bool

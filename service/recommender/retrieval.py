@@ -42,7 +42,7 @@ class UserVectors:
         self._dense = len(rows) > 0 and int(rows[-1]) == len(rows) - 1
         self._count = len(rows)
         self._items, self._position_of = model.arrays["item_vectors"], position_of
-        self._unit = model.entry.space == "cosine"
+        self._unit, self._space = model.entry.space == "cosine", model.entry.space
         self.tower = None if model.tower is None else Tower(model.tower, unit=self._unit)
         settings = model.entry.parameters.get("fold_in")
         self._fold_in = None
@@ -76,6 +76,25 @@ class UserVectors:
             return self._fold_in.solve(positions), "fold_in"
         vector = mean_vector(self._items, positions, unit=self._unit)
         return (vector, "fold_in") if bool(vector.any()) else None
+
+
+    def parts(
+        self, source: Source, positions: npt.NDArray[np.integer], target: Vector
+    ) -> npt.NDArray[np.float64] | None:
+        """What each item at `positions` adds to the score of an item's vector: float64 (n,).
+
+        None where a score is no sum over the history: the user's vector was trained, or computed by a tower. `source`:
+        as `of` gave it.
+        """
+        if self._fold_in is not None:
+            return self._fold_in.parts(positions, target)
+        if source != "fold_in" or (self.tower is not None and self.tower.reads_history):
+            return None
+        items = self._items[positions].astype(np.float64)
+        mean = items.mean(axis=0)
+        length = float(np.linalg.norm(mean)) if self._unit else 1.0
+        each: npt.NDArray[np.float64] = (items @ target.astype(np.float64)) / (len(items) * length)
+        return 2 * each if self._space == "l2" else each
 
 
 class FactorsRetriever:
@@ -194,6 +213,21 @@ class ItemItemRetriever:
         kept = int((values != -np.inf).sum())
         return best[:kept].astype(np.int32), values[:kept]
 
+    def parts(self, history: ItemRows, item_row: int) -> npt.NDArray[np.float64]:
+        """What each of the newest items that count adds to an item's score: float64 (m,), their sum is the score."""
+        recency = self._recency
+        if recency is not None:
+            history = history[-len(recency) :]
+        if self._dense is not None:
+            entries = self._dense[history, item_row].astype(np.float64)
+        else:
+            entries = np.zeros(len(history))
+            for place, row in enumerate(history.tolist()):
+                begin, end = int(self._indptr[row]), int(self._indptr[row + 1])
+                entries[place] = self._weights[begin:end][self._indices[begin:end] == item_row].sum()
+        parts: npt.NDArray[np.float64] = entries if recency is None else entries * recency[-len(history) :]
+        return parts
+
     def scores(self, history: ItemRows) -> Scores:
         """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item.
 
@@ -276,6 +310,17 @@ class PopularRetriever:
         scores = np.empty(len(rows), np.float32)
         scores[rows] = self._scores[: len(rows)]
         return scores
+
+    def place_of(self, item_row: int, segment: int) -> int | None:
+        """An item's place, from 1, in a segment's list; None where it isn't in it."""
+        begin, end = int(self._indptr[segment]), int(self._indptr[segment + 1])
+        found = np.flatnonzero(self._items[begin:end] == item_row)
+        return int(found[0]) + 1 if len(found) else None
+
+    def score_of(self, item_row: int, segment: int) -> float | None:
+        """An item's score in a segment's list; None where it isn't in it."""
+        place = self.place_of(item_row, segment)
+        return None if place is None else float(self._scores[int(self._indptr[segment]) + place - 1])
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
         """Up to n of the segment's items; all of everybody's list where the user has no segment."""

@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def document(artifacts: Path) -> dict[str, object]:
-    settings = settings_for(artifacts, profiles="mts,handbook", events_dir=artifacts / "events")
+    settings = settings_for(artifacts, profiles="mts,handbook,explain", events_dir=artifacts / "events")
     made: dict[str, object] = create_app(settings).openapi()
     return made
 
