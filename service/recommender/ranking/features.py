@@ -119,6 +119,17 @@ class FromSources:
         np.fmin.reduce(ranks, axis=0, out=out[3 * n + 1])
 
 
+class Agreement:
+    """Sum over the sources of 1 / (60 + place): reciprocal rank fusion (Cormack et al., SIGIR 2009)."""
+
+    names = ("agreement",)
+
+    def __call__(self, user: UserState, pool: Pool, out: Floats) -> None:  # noqa: ARG002 (the Protocol's)
+        """Write float32 (len(names), n_pool): a row a feature."""
+        listed = 1.0 / (pool.ranks.T + 61.0)
+        np.nansum(listed, axis=0, out=out[0])
+
+
 class History:
     """How much is known of the user."""
 
@@ -139,6 +150,65 @@ class Items:
     def __call__(self, user: UserState, pool: Pool, out: Floats) -> None:  # noqa: ARG002 (the Protocol's)
         """Write the rows."""
         out[:] = self._values[pool.item_rows].T
+
+
+class Contrasts:
+    """An item's numbers beside those of the user's newest items: the difference from their mean.
+
+    And how far ahead it is: the log of the place at which users usually reach it (`log_place`, where that is among the
+    numbers) less that of the place where this user stands.
+    """
+
+    _LAST = (1, 5, 20)
+
+    def __init__(self, static: Static) -> None:
+        self.names = tuple(f"versus{last}:{name}" for last in self._LAST for name in static.names)
+        self._values, self._width = static.values, len(static.names)
+        self._place = static.names.index("log_place") if "log_place" in static.names else None
+        if self._place is not None:
+            self.names = (*self.names, "ahead")
+
+    def __call__(self, user: UserState, pool: Pool, out: Floats) -> None:
+        """Write float32 (len(names), n_pool): a row a feature."""
+        values, width = self._values[pool.item_rows].T, self._width
+        newest = self._values[user.history[: -self._LAST[-1] - 1 : -1]]
+        unknown = np.isnan(newest)
+        known = ~unknown
+        newest[unknown] = 0.0
+        for number, last in enumerate(self._LAST):
+            counts = known[:last].sum(axis=0)
+            means = newest[:last].sum(axis=0) / np.maximum(counts, 1)
+            means[counts == 0] = np.nan
+            np.subtract(values, means[:, None], out=out[number * width : (number + 1) * width])
+        if self._place is not None:
+            np.subtract(values[self._place], np.float32(np.log1p(len(user.history))), out=out[-1])
+
+
+class Rows:
+    """How far apart a candidate and the newest history items stand in the catalogue.
+
+    Ids are often given in an order that means something: of release, of listing, of kind.
+    """
+
+    names = ("rows:last1", "rows:mean5", "rows:nearest5", "rows:nearest20", "rows:nearest")
+
+    def __call__(self, user: UserState, pool: Pool, out: Floats) -> None:
+        """Write float32 (len(names), n_pool): a row a feature."""
+        if len(user.history) == 0:
+            out[:] = np.nan
+            return
+        rows = pool.item_rows
+        apart = (rows - user.history[:-21:-1, None]).astype(np.float32)
+        out[0] = apart[0]
+        np.mean(apart[:5], axis=0, out=out[1])
+        np.abs(apart, out=apart)
+        np.min(apart[:5], axis=0, out=out[2])
+        np.min(apart, axis=0, out=out[3])
+        ordered = np.sort(user.history)
+        place = np.searchsorted(ordered, rows)
+        below = ordered[np.maximum(place - 1, 0)]
+        above = ordered[np.minimum(place, len(ordered) - 1)]
+        np.minimum(np.abs(rows - below), np.abs(above - rows), out=out[4], casting="same_kind")
 
 
 class Users:
@@ -221,12 +291,14 @@ class Tastes:
 
 
 class Neighbours:
-    """What an item-to-item model says of the newest history items and a candidate: each, and together."""
+    """What an item-to-item model says of the newest history items and a candidate: summed over the last so many, the
+    most of one, the least of the last three, and how many say anything for it."""
 
     _LAST = (1, 2, 3, 5, 10)
 
     def __init__(self, name: str, retriever: ItemItemRetriever) -> None:
-        self.names = (*(f"near:{name}:last{last}" for last in self._LAST), f"near:{name}:max")
+        told = (*(f"last{last}" for last in self._LAST), "max", "least3", "count")
+        self.names = tuple(f"near:{name}:{kind}" for kind in told)
         self._weights_between = retriever.weights_between
         self._rows = np.array([last - 1 for last in self._LAST])
 
@@ -238,8 +310,10 @@ class Neighbours:
             return
         weights = self._weights_between(newest, pool.item_rows)
         sums = weights.cumsum(axis=0)
-        out[:-1] = sums[np.minimum(self._rows, len(sums) - 1)]
-        out[-1] = weights.max(axis=0)
+        out[:-3] = sums[np.minimum(self._rows, len(sums) - 1)]
+        out[-3] = weights.max(axis=0)
+        out[-2] = weights[:3].min(axis=0)
+        out[-1] = (weights > 0.0).sum(axis=0)
 
 
 class Cosines:
@@ -266,11 +340,11 @@ class Cosines:
 
 
 def _found(_: Bundle, __: Mapping[str, Retriever], settings: FeatureSettings) -> Sequence[Group]:
-    return (FromSources(settings.sources), History())
+    return (FromSources(settings.sources), Agreement(), History(), Rows())
 
 
 def _static(_: Bundle, __: Mapping[str, Retriever], settings: FeatureSettings) -> Sequence[Group]:
-    items = () if settings.items is None else (Items(settings.items),)
+    items = () if settings.items is None else (Items(settings.items), Contrasts(settings.items))
     return (*items, *(() if settings.users is None else (Users(settings.users),)))
 
 
