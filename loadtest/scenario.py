@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from loadtest.scenario_file import read_scenario
 from loadtest.users import Crowd, UserId, parse_ids
 
 SEED_STEP = 1_000_003
@@ -67,6 +69,8 @@ class Scenario:
         """`options` as `add_options` declares them. Raises ValueError on one that makes no sense."""
         if options is None:
             raise ValueError("locust was started without its command line")
+        if file := getattr(options, "scenario", ""):
+            options = read_scenario(Path(file)).options(options.token)
         self.models = [model.strip() for model in options.models.split(",") if model.strip()]
         if not self.models:
             raise ValueError("models: name at least one")
@@ -92,6 +96,12 @@ class Scenario:
 def add_options(parser: Any) -> None:
     """Declare the scenario's options to locust's parser; each can also come from the environment."""
     add = parser.add_argument
+    add(
+        "--scenario",
+        env_var="RECO_LOAD_SCENARIO",
+        default="",
+        help="scenario file (TOML), instead of the options below",
+    )
     add("--ids", env_var="RECO_LOAD_IDS", default="1..100000", help="users: 1..100000, or a file of ids")
     add("--zipf", type=float, env_var="RECO_LOAD_ZIPF", default=1.0, help="skew of users; 0: uniform")
     add("--cold", type=float, env_var="RECO_LOAD_COLD", default=0.05, help="share of unknown users")
