@@ -12,6 +12,10 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 Vectors = npt.NDArray[np.float32]
+_SPREAD = 1.0
+"""Standard deviation, over items, of a user's scores at the start."""
+_SAMPLE = 256
+"""Users by which it is measured."""
 
 
 class Graph:
@@ -45,22 +49,27 @@ class Graph:
     def spectral_start(self, dim: int, *, seed: int) -> Vectors:
         """float32 (n_users + n_items, dim): singular vectors of the graph, times the roots of their values.
 
-        What repeated smoothing tends to, so training begins near its end. Mean squared norm of an item: 1. Noise
-        stands in for dimensions that the graph doesn't have.
+        What repeated smoothing tends to, so training begins near its end. Of a size at which smoothed users tell
+        their items apart by `_SPREAD`. Noise stands in for dimensions that the graph doesn't have.
         """
         generator = np.random.default_rng(seed)
-        vectors = generator.normal(0, 1e-2 / np.sqrt(dim), (self.n_users + self.n_items, dim))
         rank = min(dim, self.n_users - 1, self.n_items - 1)
+        # Smaller than a singular vector's entries by far.
+        noise = 1e-2 / np.sqrt(self.n_users + self.n_items)
+        vectors = generator.normal(0, noise, (self.n_users + self.n_items, dim)).astype(np.float32)
         if rank >= 1:
-            start = generator.random(min(self.n_users, self.n_items))
-            left, values, right = svds(self._to_users, rank, v0=start)
+            left, values, right = svds(
+                self._to_users, rank, v0=generator.random(min(self.n_users, self.n_items))
+            )
             signs = np.sign(right[np.arange(rank), np.abs(right).argmax(axis=1)])
-            scale = signs * np.sqrt(np.maximum(values, 0.0))
-            vectors[: self.n_users, :rank] += left * scale * np.sqrt(self.n_users / self.n_items)
-            vectors[self.n_users :, :rank] += right.T * scale
-        norms = np.einsum("nd,nd->n", vectors[self.n_users :], vectors[self.n_users :])
-        scaled: Vectors = (vectors / np.sqrt(norms.mean())).astype(np.float32)
-        return scaled
+            scale = (signs * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)
+            vectors[: self.n_users, :rank] += left.astype(np.float32) * scale
+            vectors[self.n_users :, :rank] += right.T.astype(np.float32) * scale
+        smoothed = self.smoothed(vectors)
+        some = generator.integers(0, self.n_users, _SAMPLE)
+        scores = smoothed[some] @ smoothed[self.n_users :].T
+        spread = float(scores.std(axis=1).mean())
+        return vectors * np.float32(np.sqrt(_SPREAD / spread)) if spread > 0 else vectors
 
 
 class _Smoothed(torch.autograd.Function):
