@@ -98,6 +98,8 @@ class Plan:
     """0: just k."""
     exploration: Exploration | None = None
     reranking: Reranking | None = None
+    left_out: tuple[str, ...] = ()
+    """Stages of a two-stage model never to run: `rank`, or `retrieve:` and the name of a source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Slate:
     """(stage, seconds) in the order they ran."""
     propensities: tuple[float, ...] | None = None
     """Probability of each place's item given the places before it; None where the plan leaves nothing to chance."""
+    found_by: list[tuple[str, ...]] | None = None
+    """The models whose lists had each place's item, none for one that was topped up; None unless several were asked."""
 
     @property
     def sources(self) -> list[Source]:

@@ -34,11 +34,11 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         npy_format.write_array(file, array, allow_pickle=False)
 
 
-def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
+def map_array(path: Path, name: str, entry: FileEntry, *, gaps: bool = False) -> npt.NDArray[Any]:
     """Map an array read-only after its header agrees with the manifest and the file's size with both.
 
-    Floats are checked to be finite by streaming the file, so the check leaves nothing resident.
-    Raises BundleRefused.
+    Floats are checked to be finite by streaming the file, so the check leaves nothing resident; with `gaps` NaN may
+    stand for what is not known. Raises BundleRefused.
     """
     if entry.dtype not in ALLOWED_DTYPES or entry.shape is None:
         raise BundleRefused(
@@ -56,7 +56,7 @@ def map_array(path: Path, name: str, entry: FileEntry) -> npt.NDArray[Any]:
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
     if dtype.kind == "f":
-        _refuse_unless_finite(path, name, start, dtype)
+        _refuse_unless_finite(path, name, start, dtype, gaps=gaps)
     mapped = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
     return np.asarray(mapped)  # the plain class slices faster; the map lives on as its base
 
@@ -78,13 +78,15 @@ def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int
     return descr, fortran == "True", shape, len(begins) + length
 
 
-def _refuse_unless_finite(path: Path, name: str, start: int, dtype: np.dtype[Any]) -> None:
+def _refuse_unless_finite(
+    path: Path, name: str, start: int, dtype: np.dtype[Any], *, gaps: bool
+) -> None:
     with path.open("rb") as file:
         file.seek(start)
         seen = 0
         while chunk := file.read(_CHUNK_BYTES):
             values = np.frombuffer(chunk, dtype)
-            finite = np.isfinite(values)
+            finite = ~np.isinf(values) if gaps else np.isfinite(values)
             if not finite.all():
                 place = seen + int(np.argmin(finite))
                 raise BundleRefused(name, f"value number {place} is not finite")

@@ -19,7 +19,7 @@ MAX_MANIFEST_BYTES = 4 << 20
 _UNSEALED = "0" * 64
 _SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
 
-ModelKind = Literal["popular", "factors", "item_item", "lists"]
+ModelKind = Literal["popular", "factors", "item_item", "lists", "two_stage"]
 RetrieverName = Literal["exact", "hnsw"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 FileName = Annotated[

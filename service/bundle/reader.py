@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from service.bundle.ids import Ids, IntIds, StrIds
 from service.bundle.manifest import MANIFEST, Manifest, ModelEntry
 from service.bundle.text import TextColumn
 from service.bundle.tower_file import TOWER_ROLES, TowerFile, read_tower
+from service.bundle.two_stage import STATIC_ROLES, TREE_DTYPES, TreeArrays, settings_of
 from service.domain import ItemRows
 from service.errors import BundleRefused
 
@@ -29,6 +31,7 @@ _REQUIRED = {
     "popular": {"indptr", "items", "scores", "user_segment"},
     "factors": {"item_rows", "item_vectors", "user_rows", "user_vectors"},
     "lists": {"indptr", "items", "scores"},
+    "two_stage": set(TREE_DTYPES),
 }
 MAX_NORM = 1e15
 """Above it an inner product of two vectors may leave float32."""
@@ -168,10 +171,18 @@ class _Reader:
             raise BundleRefused(MANIFEST, f"{role!r} names {files[role]!r}, which is not among the files")
         return files[role]
 
-    def _array(self, files: Mapping[str, str], role: str, dtype: str, shape: tuple[int | None, ...]) -> Array:
-        """Map a role's array; `shape` has None where any size will do."""
+    def _array(
+        self,
+        files: Mapping[str, str],
+        role: str,
+        dtype: str,
+        shape: tuple[int | None, ...],
+        *,
+        gaps: bool = False,
+    ) -> Array:
+        """Map a role's array; `shape` has None where any size will do, `gaps` lets NaN stand for the unknown."""
         name = self._name(files, role)
-        array = map_array(self.path / name, name, self.manifest.files[name])
+        array = map_array(self.path / name, name, self.manifest.files[name], gaps=gaps)
         if array.dtype.str != dtype:
             raise BundleRefused(name, f"{role} must be {dtype}, not {array.dtype.str}")
         if len(array.shape) != len(shape) or any(
@@ -300,13 +311,16 @@ class _Reader:
     # -- models ---------------------------------------------------------------------------------------------
 
     def _model(self, name: str, entry: ModelEntry, golden: Golden | None) -> ModelData:
-        read = {
+        read: dict[str, Callable[[ModelEntry], dict[str, Array]]] = {
             "popular": self._popular,
             "factors": self._factors,
             "item_item": self._item_item,
             "lists": self._lists,
+            "two_stage": partial(self._two_stage, name),
         }
         roles = set(entry.files) - {"index", "gram"}
+        if entry.kind == "two_stage":
+            roles -= STATIC_ROLES
         if entry.kind == "factors":
             roles -= TOWER_ROLES
         wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
@@ -323,7 +337,32 @@ class _Reader:
                 raise BundleRefused(self.manifest.golden, f"no golden queries for {name!r}")
             tower = self._tower(name, entry)
             return ModelData(name, entry, arrays, index, golden, tower)
+        if entry.kind == "two_stage" and golden is None:
+            raise BundleRefused(self.manifest.golden, f"no golden queries for {name!r}")
         return ModelData(name, entry, arrays, index, golden)
+
+    def _two_stage(self, name: str, entry: ModelEntry) -> dict[str, Array]:
+        settings = settings_of(name, entry, self.manifest.models)
+        files = entry.files
+        n_nodes = tuple(self.manifest.files[self._name(files, "tree_feature")].shape or ())[:1]
+        arrays = {
+            role: self._array(files, role, dtype, (None,) if role == "tree_indptr" else n_nodes)
+            for role, dtype in TREE_DTYPES.items()
+        }
+        fault = TreeArrays.of(arrays, settings.bias).fault(len(settings.features))
+        if fault is not None:
+            raise BundleRefused(files[fault[0]], fault[1])
+        for role, rows, columns in (
+            ("item_features", self.n_items, settings.item_features),
+            ("user_features", self.n_users, settings.user_features),
+        ):
+            if (role in files) != bool(columns):
+                raise BundleRefused(
+                    MANIFEST, f"models.{name}: the file {role!r} and parameters.{role} go together"
+                )
+            if columns:
+                arrays[role] = self._array(files, role, "<f4", (rows, len(columns)), gaps=True)
+        return arrays
 
     def _tower(self, name: str, entry: ModelEntry) -> TowerFile | None:
         if "tower" not in entry.files:

@@ -15,6 +15,8 @@ from service.domain import Clock, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.filters import EVERYTHING
+from service.recommender.ranking.ranker import TwoStage
+from service.recommender.ranking.warm_up import check_golden, warm_up
 from service.recommender.retrieval import (
     FactorsRetriever,
     HnswRetriever,
@@ -43,6 +45,9 @@ class LiveModel:
     retrieve_cost: StageCost
     recall_at_10: float
     """Of the retriever in use against exact search; 1.0 where retrieval is exact."""
+    ranking: TwoStage | None = field(default=None, repr=False)
+    """What gathers and ranks where the model has two stages; it is the retriever too."""
+    rank_cost: StageCost = field(default_factory=StageCost, repr=False)
     rerank_costs: dict[tuple[Reranking, int], StageCost] = field(default_factory=dict, repr=False)
     """By settings and number of candidates: as many as there are plans. One that never ran is expected to be free."""
 
@@ -81,12 +86,18 @@ def go_live(
     popular = PopularRetriever(bundle.models["popular"])
     models = {}
     for name, data in bundle.models.items():
+        if data.entry.kind == "two_stage":
+            continue  # made of the others
         built, recall = _retriever(data, bundle, retriever)
         if isinstance(built, FactorsRetriever):
             _check_golden(data, built, bundle)
             _check_tower(data, built, bundle)
             _tune_scan(built, data, bundle)
         models[name] = LiveModel(name, data, built, StageCost(_warm_up(built, bundle, clock)), recall)
+    made = dict(models)
+    for name, data in bundle.models.items():
+        if data.entry.kind == "two_stage":
+            models[name] = _two_stage(data, bundle, made, clock)
     models["default"] = models[bundle.manifest.default_model]
     return LiveBundle(bundle, models, popular)
 
@@ -106,6 +117,18 @@ def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tupl
             if wanted == "hnsw" and retrieval.hnsw is not None:
                 return HnswRetriever(data, bundle), retrieval.hnsw.recall.at_10
             return FactorsRetriever(data, bundle), 1.0
+        case "two_stage":
+            raise ValueError(f"model {data.name!r} has no retriever of its own")
+
+
+def _two_stage(data: ModelData, bundle: Bundle, models: Mapping[str, LiveModel], clock: Clock) -> LiveModel:
+    ranking = TwoStage(data, bundle, {name: model.retriever for name, model in models.items()})
+    check_golden(data, ranking, bundle)
+    gathering, ranked = warm_up(ranking, bundle, clock)
+    recall = min(models[name].recall_at_10 for name in ranking.gatherer.sources)
+    return LiveModel(
+        data.name, data, ranking, StageCost(gathering), recall, ranking=ranking, rank_cost=StageCost(ranked)
+    )
 
 
 def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -> None:

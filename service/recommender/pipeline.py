@@ -1,4 +1,4 @@
-"""The request line: user state, retrieve, filter, rerank, explore, complete.
+"""The request line: user state, retrieve, filter, rank, rerank, explore, complete.
 
 Every served, evaluated or submitted slate is its work.
 """
@@ -10,10 +10,11 @@ from service.errors import StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.exploration import completed, explored
 from service.recommender.fallback import complete
-from service.recommender.filters import drop_ineligible, eligible
+from service.recommender.filters import Eligible, drop_ineligible, eligible
 from service.recommender.live import LiveBundle, LiveModel
+from service.recommender.ranking.pool import Pool
 from service.recommender.reranking import reranked
-from service.recommender.user_state import user_state
+from service.recommender.user_state import UserState, user_state
 
 
 def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) -> Slate:
@@ -28,8 +29,11 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     rules = eligible(query, user, bundle)
     started = deadline.now()
     candidates: Candidates | None = None
+    pool: Pool | None = None
     degraded: tuple[str, ...] = ()
-    if deadline.fits(model.retrieve_cost.upper, started):
+    if model.ranking is not None:
+        pool, degraded, retrieved = _gather(user, query, plan, model, rules, deadline)
+    elif deadline.fits(model.retrieve_cost.upper, started):
         try:
             candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
         except StageUnavailable as missing:
@@ -47,13 +51,13 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     timings: tuple[tuple[str, float], ...] = (("retrieve", retrieved - started),)
     propensities: tuple[float, ...] | None = None
     chosen = retrieved
+    if pool is not None:
+        candidates, told, chosen = _rank(user, pool, plan, model, deadline)
+        timings, degraded = (*timings, ("rank", chosen - retrieved)), (*degraded, *told)
     if plan.reranking is not None and candidates is not None and len(candidates.item_rows):
-        candidates, ran, chosen = _rerank(candidates, query, plan, model, live, deadline)
-        timings = (*timings, ("rerank", chosen - retrieved))
-        if not ran:
-            degraded = (*degraded, "rerank")
-        elif chosen > deadline.expires_at:
-            degraded = (*degraded, "overrun")
+        began = chosen
+        candidates, told, chosen = _rerank(candidates, query, plan, model, live, deadline)
+        timings, degraded = (*timings, ("rerank", chosen - began)), (*degraded, *told)
     if plan.exploration is not None:
         candidates, propensities = explored(candidates, query, plan, plan.exploration)
         began, chosen = chosen, deadline.now()
@@ -68,20 +72,52 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         degraded=degraded,
         timings=(*timings, ("complete", deadline.now() - chosen)),
         propensities=None if propensities is None else completed(propensities, len(rows)),
+        found_by=None if pool is None else pool.found_by(rows),
     )
+
+
+def _gather(
+    user: UserState, query: Query, plan: Plan, model: LiveModel, rules: Eligible, deadline: Deadline
+) -> tuple[Pool | None, tuple[str, ...], float]:
+    """Ask the sources that fit: their pool, what `degraded` is told, and the clock's reading after it."""
+    assert model.ranking is not None
+    gatherer = model.ranking.gatherer
+    wanted = max(query.k, plan.n_candidates)
+    pool, told = gatherer.gather(user, rules, deadline, n=wanted, skip=plan.left_out)
+    ended = deadline.now()
+    if len(told) == len(gatherer.sources):
+        return None, ("retrieve",), ended
+    return pool, (*told, "overrun") if ended > deadline.expires_at else told, ended
+
+
+def _rank(
+    user: UserState, pool: Pool, plan: Plan, model: LiveModel, deadline: Deadline
+) -> tuple[Candidates, tuple[str, ...], float]:
+    """Rank if it fits, else keep the order of retrieval: candidates, what `degraded` is told, the clock's reading."""
+    assert model.ranking is not None
+    if "rank" in plan.left_out:
+        return pool.in_retrieval_order(), (), deadline.now()
+    started = deadline.now()
+    if not deadline.fits(model.rank_cost.upper, started):
+        model.rank_cost.skipped()
+        return pool.in_retrieval_order(), ("rank",), deadline.now()
+    candidates, told = model.ranking.rank(user, pool), model.ranking.missing(user, pool)
+    ended = deadline.now()
+    model.rank_cost.observe(ended - started)
+    return candidates, (*told, "overrun") if ended > deadline.expires_at else told, ended
 
 
 def _rerank(
     candidates: Candidates, query: Query, plan: Plan, model: LiveModel, live: LiveBundle, deadline: Deadline
-) -> tuple[Candidates, bool, float]:
-    """Rerank if it fits: the candidates, whether it ran, and the clock's reading after it."""
+) -> tuple[Candidates, tuple[str, ...], float]:
+    """Rerank if it fits: the candidates, what `degraded` is told, and the clock's reading after it."""
     assert plan.reranking is not None
     cost = model.rerank_costs.setdefault((plan.reranking, plan.n_candidates), StageCost())
     started = deadline.now()
     if not deadline.fits(cost.upper, started):
         cost.skipped()
-        return candidates, False, started
+        return candidates, ("rerank",), started
     candidates = reranked(candidates, query.k, plan, model, live.bundle)
     ended = deadline.now()
     cost.observe(ended - started)
-    return candidates, True, ended
+    return candidates, ("overrun",) if ended > deadline.expires_at else (), ended

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from service.bundle.two_stage import SourceSpec
 from service.domain import Deadline
 from service.errors import StageUnavailable
 from service.recommender.costs import StageCost
@@ -19,32 +19,44 @@ from service.recommender.user_state import UserState
 _POPULAR = frozenset({"segment_popular", "popular"})
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSpec:
-    """A source by its model's name, and how many items it may bring."""
-
-    model: str
-    quota: int
-
-
 class Gatherer:
-    """Fills pools. `sources` stand best first: unranked, the first one's list leads."""
+    """Fills pools. `sources` stand best first: unranked, the first one's list leads.
+
+    `exact`: vectors are searched exactly, whatever else serves.
+    """
 
     def __init__(
-        self, retrievers: Mapping[str, Retriever], sources: Sequence[SourceSpec], n_candidates: int
+        self,
+        retrievers: Mapping[str, Retriever],
+        sources: Sequence[SourceSpec],
+        n_candidates: int,
+        *,
+        exact: bool = False,
     ) -> None:
         self.sources = tuple(spec.model for spec in sources)
         self.n_candidates = n_candidates
         self._asked: tuple[tuple[PoolSource, int, StageCost, str], ...] = tuple(
-            (source_of(retrievers[spec.model]), spec.quota, StageCost(), f"retrieve:{spec.model}")
+            (
+                source_of(retrievers[spec.model], exact=exact),
+                spec.quota,
+                StageCost(),
+                f"retrieve:{spec.model}",
+            )
             for spec in sources
         )
 
     def gather(
-        self, user: UserState, rules: Eligible, deadline: Deadline | None = None
+        self,
+        user: UserState,
+        rules: Eligible,
+        deadline: Deadline | None = None,
+        *,
+        n: int = 0,
+        skip: Collection[str] = (),
     ) -> tuple[Pool | None, tuple[str, ...]]:
-        """Ask each source that still fits before the deadline; without one, all of them.
+        """Ask each source that still fits before the deadline (without one, all of them) and that `skip` doesn't name.
 
+        A pool may hold `n` items if that is more than `n_candidates`, as far as quotas go.
         Returns the pool, which holds nothing that the rules exclude, or None where no source but popularity knows the
         user; and what `degraded` says of the sources left out.
         """
@@ -54,7 +66,9 @@ class Gatherer:
         began = deadline.now()
         for source, quota, cost, name in self._asked:
             found = None
-            if deadline.fits(cost.upper, began):
+            if name in skip:
+                pass  # as planned: nothing is missing
+            elif deadline.fits(cost.upper, began):
                 try:
                     found = source.find(user, quota, rules)
                 except StageUnavailable:
@@ -66,13 +80,13 @@ class Gatherer:
                 cost.skipped()
                 left_out = (*left_out, name)
             answers.append(found)
-        return self._merged(answers), left_out
+        return self._merged(answers, max(n, self.n_candidates)), left_out
 
-    def _merged(self, answers: Sequence[Found | None]) -> Pool | None:
+    def _merged(self, answers: Sequence[Found | None], n: int) -> Pool | None:
         origin = next((one.origin for one in answers if one is not None and one.origin not in _POPULAR), None)
         if origin is None:
             return None
-        rows, ranks = union([None if one is None else one.item_rows for one in answers], self.n_candidates)
+        rows, ranks = union([None if one is None else one.item_rows for one in answers], n)
         scores = np.empty((len(answers), len(rows)), np.float32)
         for column, found in zip(scores, answers, strict=True):
             column[:] = np.nan if found is None else found.score_of(rows)

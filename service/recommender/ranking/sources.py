@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -39,10 +40,13 @@ class PoolSource(Protocol):
         """Up to n items; None where the model knows nothing of this user. Raises StageUnavailable."""
 
 
-def source_of(retriever: Retriever) -> PoolSource:
-    """Make a pool's source of a retriever. Raises TypeError for a kind that can't be one."""
+def source_of(retriever: Retriever, *, exact: bool = False) -> PoolSource:
+    """Make a pool's source of a retriever. Raises TypeError for a kind that can't be one.
+
+    `exact`: vectors are searched exactly, whatever the retriever does.
+    """
     if isinstance(retriever, FactorsRetriever):
-        return _Factors(retriever)
+        return _Factors(retriever, exact=exact)
     if isinstance(retriever, ItemItemRetriever):
         return _ItemItem(retriever)
     if isinstance(retriever, ListsRetriever):
@@ -53,15 +57,18 @@ def source_of(retriever: Retriever) -> PoolSource:
 
 
 class _Factors:
-    def __init__(self, retriever: FactorsRetriever) -> None:
+    def __init__(self, retriever: FactorsRetriever, *, exact: bool) -> None:
         self._of = retriever
+        self._search = partial(FactorsRetriever.search, retriever) if exact else retriever.search
 
     def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
         found = self._of.users.of(user)
         if found is None:
             return None
         vector, origin = found
-        positions, _ = self._of.search(vector, n, self._of.excluded(rules), rules)
+        positions, _ = self._search(vector, n, self._of.excluded(rules), rules)
+        if len(positions) == 0:
+            return None
 
         def score_of(rows: ItemRows) -> Scores:
             at = self._of.position_of[rows]

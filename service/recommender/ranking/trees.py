@@ -15,40 +15,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.two_stage import TreeArrays
+
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint64]
 _WORD = 64
 _MOST_LEVELS = 12
 """Of a symmetric tree: one deeper has more leaves than nodes of any other shape would want."""
-
-
-@dataclass(frozen=True, slots=True)
-class TreeArrays:
-    """Trees as a bundle holds them. Nodes of tree t are indptr[t] to indptr[t + 1]; the first is its root.
-
-    indptr: int64 (n_trees + 1,). The others have an entry a node. feature: int32, which column is read; -1 marks a
-    leaf. threshold: float32, finite; a row goes right if its value is above it. nan_right: uint8, 1 where a row whose
-    value is NaN goes right, 0 where left. left, right: int32, the children as places within the tree, larger than the
-    node's own, each node but the root the child of exactly one (so there is no circle); -1 at a leaf. value: float32,
-    what a leaf adds; 0 at an inner node. A row's score is the sum over the trees of the leaves it reaches, in float64,
-    plus `bias`.
-
-    LightGBM compares float64 thresholds with `<=`: for float32 values that is the largest float32 that isn't above the
-    threshold. Its missing_type `None` reads NaN as 0, so nan_right is `0 > threshold`. CatBoost's float32 borders are
-    compared with `>` already; NaN goes left (`Min`) or right (`Max`).
-    """
-
-    indptr: npt.NDArray[np.int64]
-    feature: npt.NDArray[np.int32]
-    threshold: Floats
-    nan_right: npt.NDArray[np.uint8]
-    left: npt.NDArray[np.int32]
-    right: npt.NDArray[np.int32]
-    value: Floats
-    bias: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
 
 
 class Forest:
