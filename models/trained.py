@@ -28,6 +28,9 @@ class TrainedModel:
         segment. Segment 0 is everybody and lists every item of the catalogue once. `user_segment` int32 (n_users,),
         0 where unknown. `parameters["segments"]` names the segments.
     lists: CSR by user, `indptr` int64 (n_users + 1,), `items` int32, `scores` float32 descending in a user.
+    two_stage: trees by the roles of `service.bundle.two_stage.TreeArrays`; optionally `item_features` float32
+        (n_items, n) and `user_features` float32 (n_users, n), NaN where nothing is known. `parameters` are a
+        `service.bundle.two_stage.TwoStageSettings`; its sources are other models of the same bundle.
     """
 
     kind: ModelKind

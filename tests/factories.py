@@ -16,6 +16,7 @@ from models.data.dataset import Dataset
 from models.trained import TrainedModel
 from service.bundle.ids import Ids, IntIds, StrIds
 from service.bundle.store import ArtifactStore
+from service.bundle.two_stage import TREE_DTYPES
 
 DIM = 8
 
@@ -130,6 +131,44 @@ def trained_models(dataset: Dataset, *, seed: int = 7, space: Any = "ip") -> dic
         "ease": TrainedModel("item_item", {"dense": likeness}),
         "lists": TrainedModel("lists", _csr(lists, counts)),
     }
+
+
+FEATURES = ("score:ease", "rank:als", "item:readers", "user:events", "taste_last5:genres", "near:knn:last3")
+
+
+def two_stage_model(
+    dataset: Dataset, *, sources: Iterable[str] = ("ease", "als", "knn", "popular")
+) -> TrainedModel:
+    """Three small trees over the models of `trained_models`: what EASE says counts most, what is read much a little."""
+    matrix = dataset.matrix(binary=True).toarray()
+    trees = [
+        # feature, threshold, nan_right, left, right, value; children by their places in the tree
+        [(0, 0.5, 0, 1, 2, 0), (-1, 0, 0, -1, -1, -1.0), (0, 6.5, 1, 3, 4, 0), (-1, 0, 0, -1, -1, 0.25),
+         (1, 4.5, 1, 5, 6, 0), (-1, 0, 0, -1, -1, 1.5), (-1, 0, 0, -1, -1, 1.0)],
+        [(2, 9.5, 0, 1, 2, 0), (3, 3.5, 1, 3, 4, 0), (-1, 0, 0, -1, -1, 0.125), (-1, 0, 0, -1, -1, -0.0625),
+         (5, 2.5, 0, 5, 6, 0), (-1, 0, 0, -1, -1, 0.0), (-1, 0, 0, -1, -1, 0.03125)],
+        [(4, 0.75, 0, 1, 2, 0), (-1, 0, 0, -1, -1, 0.0), (-1, 0, 0, -1, -1, 0.015625)],
+    ]  # fmt: skip
+    columns = list(zip(*[node for tree in trees for node in tree], strict=True))
+    kinds = (np.int32, np.float32, np.uint8, np.int32, np.int32, np.float32)
+    indptr = np.concatenate(([0], np.cumsum([len(tree) for tree in trees]))).astype(np.int64)
+    arrays = [indptr, *(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True))]
+    return TrainedModel(
+        "two_stage",
+        {
+            **dict(zip(TREE_DTYPES, arrays, strict=True)),
+            "item_features": matrix.sum(axis=0, dtype=np.float32)[:, None],
+            "user_features": matrix.sum(axis=1, dtype=np.float32)[:, None],
+        },
+        parameters={
+            "sources": [{"model": name, "quota": 12} for name in sources],
+            "n_candidates": 30,
+            "features": list(FEATURES),
+            "item_features": ["readers"],
+            "user_features": ["events"],
+            "bias": 0.5,
+        },
+    )
 
 
 def write_tiny_bundle(

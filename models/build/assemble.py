@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy.typing as npt
 import polars as pl
 
 from models.build.index import IndexChoice, Probes, make_searchable
+from models.build.ranked_golden import ranked_golden
 from models.data.dataset import Dataset
 from models.history import unique_history
 from models.trained import TrainedModel
 from service.bundle.text import pack_text
+from service.bundle.two_stage import STATIC_ROLES
 from service.bundle.writer import BundleWriter
 
 MAX_ATTRIBUTE_VALUES = 10_000
@@ -49,6 +52,7 @@ def assemble(
     Raises ValueError for arrays that break their contract.
     """
     microseconds = {}
+    ranked = [name for name, trained in models.items() if trained.kind == "two_stage"]
     with BundleWriter(root) as writer:
         catalogue = _write_catalogue(writer, dataset)
         entries, golden = {}, {}
@@ -70,13 +74,19 @@ def assemble(
                 entry["dim"] = int(arrays["item_vectors"].shape[1])
                 entry["retrieval"] = searchable.retrieval.model_dump()
             entry["files"] = {
-                role: writer.add_array(f"{name}/{role}", array) for role, array in arrays.items()
+                role: writer.add_array(f"{name}/{role}", array, gaps=role in STATIC_ROLES)
+                for role, array in arrays.items()
             }
             if trained.kind == "factors" and searchable.index is not None:
                 entry["files"]["index"] = writer.add_index(f"{name}/index", searchable.index.save_index)
             if trained.tower is not None:
                 entry["files"] |= _write_tower(writer, name, trained, trained.tower, dataset)
             entries[name] = entry
+        if ranked:
+            sources = {name: trained for name, trained in models.items() if name not in ranked}
+            with tempfile.TemporaryDirectory(prefix="reco-golden-") as folder:
+                written = assemble(Path(folder), dataset, sources, default_model="popular", index="none")
+                golden |= ranked_golden(written.path, {name: models[name] for name in ranked}, seed=seed)
         path = writer.finish(
             {
                 "data": {

@@ -47,10 +47,13 @@ class BundleWriter:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add_array(self, name: str, array: npt.NDArray[Any]) -> str:
-        """Write an array as `<name>.npy`; returns the file's name. Raises ValueError for an unsupported dtype."""
+    def add_array(self, name: str, array: npt.NDArray[Any], *, gaps: bool = False) -> str:
+        """Write an array as `<name>.npy`; returns the file's name. Raises ValueError for an unsupported dtype.
+
+        `gaps`: NaN may stand for what is not known.
+        """
         array = np.ascontiguousarray(array)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not (np.isfinite(array) | (gaps & np.isnan(array))).all():
             raise ValueError(f"{name}: holds values that are not finite")
         return self._add(
             f"{name}.npy", lambda path: write_array(path, array), array.dtype.str, list(array.shape)

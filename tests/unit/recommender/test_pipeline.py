@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import tiny_dataset, trained_models, write_tiny_bundle
+from factories import tiny_dataset, trained_models, two_stage_model, write_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,12 +19,14 @@ from service.recommender.live import LiveBundle, LiveModel, go_live
 from service.recommender.pipeline import recommend
 from service.recommender.user_state import UserState, user_state
 
-MODELS = ["popular", "als", "knn", "ease", "lists", "default"]
+MODELS = ["popular", "als", "knn", "ease", "lists", "ranked", "default"]
 
 
 @pytest.fixture(scope="module", params=["exact", "hnsw"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LiveBundle:
-    path = write_tiny_bundle(tmp_path_factory.mktemp("artifacts"), index="hnsw")
+    data = tiny_dataset()
+    models = {**trained_models(data), "ranked": two_stage_model(data)}
+    path = write_tiny_bundle(tmp_path_factory.mktemp("artifacts"), dataset=data, models=models, index="hnsw")
     return go_live(load_bundle(path), retriever=request.param)
 
 
@@ -105,7 +107,7 @@ def test_the_same_query_gets_the_same_slate(live: LiveBundle) -> None:
 
 
 def test_a_warm_user_gets_items_of_their_own_taste(live: LiveBundle) -> None:
-    for model in ("als", "knn", "ease"):
+    for model in ("als", "knn", "ease", "ranked"):
         slate = recommend(Query(100 + 3 * 4, 5), Plan(model), live, Deadline.none())
         assert slate.source == "personal"
         assert _tastes(slate) == [0] * 5
@@ -126,7 +128,7 @@ def test_an_unknown_user_gets_everybodys_popular_items(live: LiveBundle) -> None
 
 def test_a_history_alone_is_folded_in(live: LiveBundle) -> None:
     history = tuple(10 + 2 * row for row in (1, 3, 5))
-    for model in ("als", "knn", "ease"):
+    for model in ("als", "knn", "ease", "ranked"):
         slate = recommend(Query(None, 5, history), Plan(model), live, Deadline.none())
         assert slate.source == "fold_in"
         assert _tastes(slate) == [1] * 5
