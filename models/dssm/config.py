@@ -23,7 +23,7 @@ class Config:
     """Width of the user tower's hidden layer."""
     space: Literal["ip", "cosine", "l2"] = "ip"
     """l2: that of triplets, and of nothing else."""
-    temperature: float = 0.1
+    temperature: float = 0.2
     """Scores are divided by it before the softmax; in an inner-product space vectors find a length of their own."""
     horizon: int = 1
     """The item to be told is one of the next so many, drawn at random."""

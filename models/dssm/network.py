@@ -60,6 +60,8 @@ class ItemTower(nn.Module):
         self.ids = nn.Embedding(shape.n_items, config.dim)
         nn.init.normal_(self.ids.weight, std=config.dim**-0.5)
         self.content = SparseLinear(features, config.dim) if features.shape[1] else None
+        if self.content is not None:  # an item starts as its id alone
+            nn.init.zeros_(self.content.weight)
         self.trained = trained
         self._hidden = config.item_dropout
         self._unit = config.space == "cosine"
@@ -96,9 +98,8 @@ class UserTower(nn.Module):
         rates = torch.tensor([1.0 / (FIRST_HALF_LIFE * 4.0**head) for head in range(config.heads)])
         self.fading = nn.Parameter(-np.log(2.0) * rates[:, None] * ages[None, :])
         self.pooled = nn.Linear(config.heads * d, d)
-        with (
-            torch.no_grad()
-        ):  # at first a user is the plain mean of the heads, and the hidden layer adds little
+        with torch.no_grad():
+            # At first a user is the plain mean of the heads, and nothing else adds to it.
             self.pooled.weight.copy_(torch.eye(d).repeat(1, config.heads) / config.heads)
         self.hidden = nn.Sequential(
             nn.Linear(config.heads * d + shape.n_user_features, config.hidden),
@@ -106,7 +107,10 @@ class UserTower(nn.Module):
             nn.Dropout(config.dropout),
         )
         self.out = nn.Linear(config.hidden, d)
+        nn.init.zeros_(self.out.weight)
         self.features = nn.Linear(shape.n_user_features, d, bias=False) if shape.n_user_features else None
+        if self.features is not None:
+            nn.init.zeros_(self.features.weight)
         self.users = nn.Embedding(shape.n_users, d) if config.user_ids else None
         if self.users is not None:
             nn.init.normal_(self.users.weight, std=0.01)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from models.towers.checkpoint_folder import checkpoint_folder, checkpoints_in
 from service.errors import InputError
 
+__all__ = ["Checkpoint", "Kept", "State", "checkpoint_of", "checkpoints_in", "snapshot"]
+
 State = dict[str, torch.Tensor]
-
-_FOLDER: ContextVar[Path | None] = ContextVar("checkpoint_folder", default=None)
-
-
-@contextmanager
-def checkpoints_in(folder: Path | None) -> Iterator[None]:
-    """Keep checkpoints of all towers that are trained inside; None: of none."""
-    token = _FOLDER.set(folder)
-    try:
-        yield
-    finally:
-        _FOLDER.reset(token)
 
 
 def checkpoint_of(name: str, *identity: Any) -> Checkpoint | None:
@@ -39,7 +28,7 @@ def checkpoint_of(name: str, *identity: Any) -> Checkpoint | None:
     `identity`: all that its outcome depends on (settings, seed, fingerprints of the data), by `repr`. Trainings
     that differ in it never share a file.
     """
-    folder = _FOLDER.get()
+    folder = checkpoint_folder()
     if folder is None:
         return None
     digest = hashlib.sha256(repr((name, *identity)).encode()).hexdigest()
