@@ -78,7 +78,7 @@ class AttentionBlock(nn.Module):
             .view(batch, n, 3, self.heads, dim // self.heads)
             .permute(2, 0, 3, 1, 4)
         )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(dim // self.heads) + self.bias[:, distance]
+        scores = (query / math.sqrt(dim // self.heads)) @ key.transpose(-1, -2) + self.bias[:, distance]
         weights = scores.masked_fill(~seen, HIDDEN).softmax(-1)
         mixed = (weights @ value).transpose(1, 2).reshape(batch, n, dim)
         hidden = hidden + self.dropout(self.outward(mixed))
@@ -105,9 +105,9 @@ class GatedBlock(nn.Module):
         query, key, value = (
             parts[..., dim:].view(batch, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(dim // self.heads) + self.bias[:, distance]
-        weights = functional.silu(scores).masked_fill(~seen, 0.0) / self.length
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, n, dim)
+        scores = (query / math.sqrt(dim // self.heads)) @ key.transpose(-1, -2) + self.bias[:, distance]
+        weights = functional.silu(scores).masked_fill(~seen, 0.0)
+        mixed = (weights @ (value / self.length)).transpose(1, 2).reshape(batch, n, dim)
         mixed = self.second(mixed) * gate
         return hidden + self.outward(self.dropout(mixed))
 
