@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.build.scoring import Exam, ndcg
+from models.build.scoring import ndcg
 from models.data.dataset import Dataset
-from models.history import unique_history
 from models.lightgcn.config import Config, refuse_impossible
 from models.lightgcn.graph import Graph, smoothed
 from models.towers.checkpoints import Checkpoint, checkpoint_of
+from models.towers.held_out_items import held_out
 from models.towers.item_softmax import full_softmax
 from models.towers.loop import Schedule, fit, seeded
 from models.trained import TrainedModel
 
-_MAX_EXAMINED = 2_000
 _CLIP_NORM = 1.0
 
 
@@ -35,33 +34,28 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     missing or a setting is out of range.
     """
     refuse_impossible(dataset, config)
-    pairs = dataset.matrix(binary=True)
-    user_rows = np.flatnonzero(np.diff(pairs.indptr)).astype(np.int32)
-    item_rows = np.unique(pairs.indices).astype(np.int32)
-    whole = pairs[user_rows][:, item_rows].tocsr()
-    held = _held_out(dataset, whole, user_rows, item_rows, seed)
-    learned = _without(whole, held)
-    graph = Graph(learned, config.layers)
+    pairs = held_out(dataset, seed=seed)
+    graph = Graph(pairs.learned, config.layers)
     network = _FirstVectors(graph, config.dim, seed)
     objective = _Objective(network, graph, config)
 
     def validate() -> float:
-        return float(ndcg(_model(graph, network, config), _exam(learned, held)).mean())
+        return float(ndcg(_model(graph, network, config), pairs.exam).mean())
 
     course = fit(
         network,
         torch.optim.Adam(network.parameters(), config.learning_rate),
-        batches=lambda generator: _Steps(learned, config, generator),
+        batches=lambda generator: _Steps(pairs.learned, config, generator),
         loss=objective.of,
-        validate=validate if len(held) else None,
+        validate=validate if len(pairs.exam) else None,
         schedule=Schedule(config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM),
         seed=seed,
         checkpoint=_checkpoint(dataset, config, seed),
         label="LightGCN",
         progress=progress,
     )
-    model = _model(Graph(whole, config.layers), network, config)
-    arrays = {**model.arrays, "item_rows": item_rows, "user_rows": user_rows}
+    model = _model(Graph(pairs.whole, config.layers), network, config)
+    arrays = {**model.arrays, "item_rows": pairs.item_rows, "user_rows": pairs.user_rows}
     return replace(
         model,
         arrays=arrays,
@@ -124,42 +118,6 @@ class _Steps:
             known = np.isin(owner[at] * np.int64(n_items) + drawn, keys)
             drawn[known] = self.generator.integers(0, n_items, int(known.sum()))
             yield owner[at].astype(np.int64), self.learned.indices[at].astype(np.int64), drawn
-
-
-def _held_out(
-    dataset: Dataset,
-    whole: sp.csr_matrix,
-    user_rows: npt.NDArray[np.int32],
-    item_rows: npt.NDArray[np.int32],
-    seed: int,
-) -> npt.NDArray[np.int64]:
-    """int64 (m, 2): a user and one of their items, of at most a third of the users with three items or more."""
-    generator = np.random.default_rng(seed)
-    able = np.flatnonzero(np.diff(whole.indptr) >= 3)
-    users = np.sort(generator.choice(able, min(_MAX_EXAMINED, len(able) // 3), replace=False))
-    indptr, items = unique_history(dataset)
-    ends = indptr[user_rows[users] + 1]
-    if dataset.times is not None:
-        at = ends - 1
-    else:
-        at = indptr[user_rows[users]] + generator.integers(0, ends - indptr[user_rows[users]])
-    return np.stack([users, np.searchsorted(item_rows, items[at])], axis=1).astype(np.int64)
-
-
-def _without(whole: sp.csr_matrix, held: npt.NDArray[np.int64]) -> sp.csr_matrix:
-    gone = sp.csr_matrix((np.ones(len(held), np.float32), (held[:, 0], held[:, 1])), shape=whole.shape)
-    learned = (whole - gone).tocsr()
-    learned.eliminate_zeros()
-    return learned
-
-
-def _exam(learned: sp.csr_matrix, held: npt.NDArray[np.int64]) -> Exam:
-    histories = learned[held[:, 0]].tocsr()
-    shape = (len(held), learned.shape[1])
-    relevant = sp.csr_matrix(
-        (np.ones(len(held), np.float32), (np.arange(len(held)), held[:, 1])), shape=shape
-    )
-    return Exam(held[:, 0], histories.indptr.astype(np.int64), histories.indices.astype(np.int32), relevant)
 
 
 def _model(graph: Graph, network: _FirstVectors, config: Config) -> TrainedModel:
