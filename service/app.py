@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access_log import AccessLog
+from service.api.admission import Admission
 from service.api.auth import Gate
 from service.api.compat.botify_station import Station
 from service.api.cors import Headers
@@ -32,6 +33,8 @@ from service.events.open import open_events
 from service.events.replay import lately_done
 from service.policy.experiments import Experiments, check_experiments
 from service.policy.experiments_file import ExperimentsFile, read_experiments
+from service.policy.rules import Rules, check_rules
+from service.policy.rules_file import read_rules
 from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
@@ -50,10 +53,14 @@ class RecoApp(FastAPI):
     """The endpoint of /reco/; None while the lifespan has not begun or has ended."""
     observed: ASGIApp | None = None
     """The framework with what every other route gets around it."""
+    admission: Admission | None = None
+    """The door before both; None outside the lifespan, and where the settings switch it off."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch a connection."""
         if scope["type"] == "http":
+            if self.admission is not None and not await self.admission.passed(scope, receive, send):
+                return
             if scope["path"].startswith(PREFIX):
                 await (self.hot or answer_not_ready)(scope, receive, send)
                 return
@@ -63,11 +70,16 @@ class RecoApp(FastAPI):
         await super().__call__(scope, receive, send)
 
     def answer_now(
-        self, url: bytes, headers: Headers, scheme: str, write: Callable[[int, bytes], None]
+        self,
+        url: bytes,
+        headers: Headers,
+        scheme: str,
+        write: Callable[[int, bytes], None],
+        age: float = 0.0,
     ) -> bool:
         """Answer a GET of the hot route without ASGI (`RecoRoute.answer_now`); False where that can't be."""
         hot = self.hot
-        return isinstance(hot, RecoRoute) and hot.answer_now(url, headers, scheme, write)
+        return isinstance(hot, RecoRoute) and hot.answer_now(url, headers, scheme, write, age)
 
 
 def create_app(
@@ -109,6 +121,8 @@ def create_app(
         app.state.services, app.state.station = services, station
         hot = RecoRoute(services)
         app.hot, app.observed = hot, Observed(framework, services)
+        if settings.admission:
+            app.admission = Admission(settings, services.telemetry, app.state.families, services.request_ids)
         tasks = [asyncio.create_task(_heartbeat(services, hot)), asyncio.create_task(_watch_tokens(services))]
         try:
             yield
@@ -120,7 +134,7 @@ def create_app(
             if station is not None:
                 await station.stop()
             await _close(services)
-            app.hot = app.observed = None
+            app.hot = app.observed = app.admission = None
             services.log.stop()
 
     # One address a resource; and a redirect can't be made of a query string that is not UTF-8.
@@ -182,6 +196,7 @@ def _with_experiments(
     if given is None and path is not None:
         given = read_experiments(path)
         check_experiments(given, path, live)
+    services = _with_rules(services, live, wall_clock)
     if given is None:
         return services
 
@@ -194,6 +209,21 @@ def _with_experiments(
         experiments=Experiments(given, telemetry, clock=wall_clock, say=say) if given.experiments else None,
         shadows=Shadows(given, telemetry, clock=services.clock, say=say) if given.shadows else None,
     )
+
+
+def _with_rules(services: Services, live: LiveBundle, wall_clock: Clock) -> Services:
+    """Add what RECO_RULES declares; nothing where nothing is. Raises InputError."""
+    path = services.settings.rules
+    if path is None:
+        return services
+    declared = read_rules(path)
+    check_rules(declared, path, live)
+
+    def say(level: str, message: str, **fields: Any) -> None:
+        services.log.event(time.time(), level, message, **fields)
+
+    rules = Rules(declared, clock=wall_clock, say=say) if declared.rules else None
+    return dataclasses.replace(services, rules=rules)
 
 
 def _read_published(settings: Settings, load: Callable[[Path], Bundle], clock: Clock) -> LiveBundle:

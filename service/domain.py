@@ -79,13 +79,30 @@ class Reranking:
     """How the candidates are put into an order that is good as a whole. docs/experiments.md has the formulas.
 
     `mmr`: maximal marginal relevance. `dpp`: greedy determinant over the last `window` places.
-    `relevance`, 0 to 1, is what an item's own score counts beside its unlikeness to the others.
+    `calibrated`: the history's proportions of an attribute's values. `relevance`, 0 to 1, is what an item's own score
+    counts beside its unlikeness to the others, or beside calibration.
     """
 
-    method: Literal["mmr", "dpp"]
+    method: Literal["mmr", "dpp", "calibrated"]
     relevance: float = 0.7
     window: int = 10
     cap: AttributeCap | None = None
+    attribute: str = ""
+    """Of `calibrated`: whose values the slate should hold in the history's proportions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Items that stand higher (`boost`), lower (`bury`) or first (`pin`): those listed, or with one of the attribute's
+    values. `strength`: standard deviations of the candidates' scores. `most`: how many are pinned."""
+
+    name: str
+    action: Literal["pin", "boost", "bury"]
+    attribute: str = ""
+    values: tuple[str, ...] = ()
+    items: tuple[ItemId, ...] = ()
+    strength: float = 1.0
+    most: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,7 @@ class Plan:
     """0: just k."""
     exploration: Exploration | None = None
     reranking: Reranking | None = None
+    rules: tuple[Rule, ...] = ()
     left_out: tuple[str, ...] = ()
     """Stages of a two-stage model never to run: `rank`, or `retrieve:` and the name of a source."""
 
@@ -152,10 +170,11 @@ class Deadline:
     __slots__ = ("_clock", "expires_at", "reserve", "started_at")
 
     def __init__(
-        self, budget: float, *, reserve_share: float = 0.2, clock: Clock = time.perf_counter
+        self, budget: float, *, reserve_share: float = 0.2, clock: Clock = time.perf_counter, age: float = 0.0
     ) -> None:
+        """`age`: how long ago the request arrived, seconds; it counts against the budget."""
         self._clock = clock
-        self.started_at = clock()
+        self.started_at = clock() - age
         self.expires_at = self.started_at + budget
         self.reserve = 0.0 if budget == math.inf else budget * reserve_share
 

@@ -6,6 +6,7 @@ Read from flags, then `RECO_*` variables, then a `.env` file, then the course te
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -120,6 +121,13 @@ class Settings(BaseSettings):
     admin_port: int | None = Field(
         None, ge=0, le=65535, description="moves /metrics and admin routes to a loopback port"
     )
+    admission: bool = Field(True, description="off answers every request, however late: for comparisons")
+    max_in_flight: int = Field(
+        256, ge=1, le=100_000, description="most requests a worker holds open at once (waiting for Redis, say)"
+    )  # fmt: skip
+    trusted_proxies: Words = Field(
+        frozenset(), description="addresses or networks of proxies whose X-Request-Start is believed"
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         "INFO", description="least severe level that is logged"
     )
@@ -184,6 +192,9 @@ class Settings(BaseSettings):
     experiments: Path | None = Field(
         None, description="TOML file of experiments and shadow plans, read once at the start"
     )
+    rules: Path | None = Field(
+        None, description="TOML file of what is pinned, boosted and buried when, read once at the start"
+    )
     max_requests: int = Field(
         0, ge=0, description="requests after which a worker is replaced, give or take a tenth; 0 is never"
     )
@@ -232,6 +243,16 @@ class Settings(BaseSettings):
         if self.history == "redis" and self.redis_url is None:
             raise ValueError("RECO_HISTORY=redis needs RECO_REDIS_URL")
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: frozenset[str]) -> frozenset[str]:
+        for word in sorted(value):
+            try:
+                ipaddress.ip_network(word, strict=False)
+            except ValueError:
+                raise ValueError(f"{word!r} is no address and no network") from None
+        return value
 
     @property
     def budget_s(self) -> float:

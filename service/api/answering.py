@@ -44,11 +44,20 @@ def assigned(
     """
     experiments = services.experiments
     assignment = None if experiments is None else experiments.assign(query.user_id, model_name, live)
+    if services.rules is not None:
+        assignment = services.rules.applied(assignment, model_name, live)
     if assignment is None:
         return query, Assignment(plan_for(model_name, live), NO_TREATMENTS, b"")
     if assignment.plan.exploration is not None:
         query = dataclasses.replace(query, seed=chance_of(event_id, query.user_id))
     return query, assignment
+
+
+def ruled(plan: Plan, live: LiveBundle, services: Services) -> Assignment:
+    """The plan of a route that takes no part in experiments, under the rules that hold now."""
+    if services.rules is not None:
+        plan = services.rules.on(plan, "default", live)
+    return Assignment(plan, NO_TREATMENTS, b"")
 
 
 async def recent_of(queries: Sequence[Query], services: Services, deadline: Deadline) -> list[Recent]:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.access_log import RequestRecord
+from service.api.admission import AGE
 from service.api.answering import slate_for
 from service.api.cors import Cors, Headers
 from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
@@ -102,11 +103,13 @@ class _Bound:
         ]
 
     def under(self, assignment: Assignment, asked: _Model) -> _Model:
-        """What a request needs that experiments have a plan for."""
+        """What a request needs that experiments or rules have a plan for."""
         model = self._assigned.get(assignment)
         if model is None:
             plan = assignment.plan
-            headers = [*self._headers(plan), (b"x-reco-treatment", assignment.header)]
+            headers = self._headers(plan)
+            if assignment.header:
+                headers.append((b"x-reco-treatment", assignment.header))
             counts = self._telemetry.model(plan.model)
             model = _Model(asked.name, plan, counts, headers, _lines(headers), assignment.treatments)
             if len(self._assigned) < _MOST_ASSIGNED:
@@ -201,7 +204,7 @@ class RecoRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a GET has no body
         """Answer one request."""
         s = self._s
-        deadline = Deadline(s.settings.budget_s, clock=s.clock)
+        deadline = Deadline(s.settings.budget_s, clock=s.clock, age=scope.get(AGE, 0.0))
         raw_path = scope.get("raw_path") or scope["path"].encode()
         asked = _Asked(
             scope["method"], scope["scheme"], raw_path, scope["query_string"], list(scope["headers"])
@@ -237,17 +240,23 @@ class RecoRoute:
         self._account(asked, answer, deadline, request_id)
 
     def answer_now(
-        self, url: bytes, headers: Headers, scheme: str, write: Callable[[int, bytes], None]
+        self,
+        url: bytes,
+        headers: Headers,
+        scheme: str,
+        write: Callable[[int, bytes], None],
+        age: float = 0.0,
     ) -> bool:
         """Answer a GET by one call of `write(status, headers and body)`; False, having done nothing, where it can't.
 
         That is while the worker drains, and where a user's history is kept outside this process's memory: there is
-        something to wait for, or to say, that ASGI has the words for. `url`: path and query, as they came.
+        something to wait for, or to say, that ASGI has the words for. `url`: path and query, as they came. `age`:
+        seconds since the request arrived.
         """
         s = self._s
         if s.serving.draining or (s.history is not None and self._known_now is None):
             return False
-        deadline = Deadline(s.settings.budget_s, clock=s.clock)
+        deadline = Deadline(s.settings.budget_s, clock=s.clock, age=age)
         raw_path, _, query_string = url.partition(b"?")
         asked = _Asked("GET", scheme, raw_path, query_string, headers)
         request_id = s.request_ids.of(asked.request_id)
@@ -298,8 +307,8 @@ class RecoRoute:
             if asked.budget is not None:
                 deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
             query = Query(user_id, k)
-            if s.experiments is not None:
-                assignment = s.experiments.assign(user_id, model.name, bound.live)
+            if s.experiments is not None or s.rules is not None:
+                assignment = self._assigned(user_id, model.name, bound.live)
                 if assignment is not None:
                     model = bound.under(assignment, model)
                     if model.plan.exploration is not None:
@@ -308,6 +317,12 @@ class RecoRoute:
         except Exception as error:
             return self._failed(error, asked, request_id)
         return None
+
+    def _assigned(self, user_id: UserId, name: str, live: LiveBundle) -> Assignment | None:
+        """What experiments and rules make of a request; None where it is nobody's business."""
+        s = self._s
+        assignment = None if s.experiments is None else s.experiments.assign(user_id, name, live)
+        return assignment if s.rules is None else s.rules.applied(assignment, name, live)
 
     def _answer(self, asked: _Asked, recent: Recent, deadline: Deadline, request_id: bytes) -> _Answer:
         """Recommend. `recent`: what the user did since the bundle was built."""

@@ -13,6 +13,7 @@ from service.api.response_cache import ResponseCache
 from service.domain import Clock
 from service.events.log import EventLog
 from service.policy.experiments import Experiments
+from service.policy.rules import Rules
 from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle
 from service.settings import Settings
@@ -76,6 +77,8 @@ class Services:
     experiments: Experiments | None = None
     """None: RECO_EXPERIMENTS is not set, or declares none."""
     shadows: Shadows | None = None
+    rules: Rules | None = None
+    """None: RECO_RULES is not set, or declares none."""
     cache: ResponseCache | None = None
     """None: RECO_RESPONSE_CACHE=0, and every answer is computed."""
 

@@ -181,10 +181,14 @@ def _faults(name: str, one: ExperimentTable, live: LiveBundle) -> Iterator[str]:
 
 
 def _cap_faults(plan: PlanTable, live: LiveBundle) -> Iterator[str]:
-    cap = None if plan.rerank is None else plan.rerank.cap
-    if cap is not None and cap.attribute not in live.bundle.attributes:
-        known = ", ".join(sorted(live.bundle.attributes)) or "none"
-        yield f"rerank.cap.attribute: bundle {live.bundle_id} has no attribute {cap.attribute!r}; it has: {known}"
+    if plan.rerank is None:
+        return
+    cap = plan.rerank.cap
+    read = {"rerank.cap.attribute": cap and cap.attribute, "rerank.attribute": plan.rerank.attribute}
+    for key, attribute in read.items():
+        if attribute is not None and attribute not in live.bundle.attributes:
+            known = ", ".join(sorted(live.bundle.attributes)) or "none"
+            yield f"{key}: bundle {live.bundle_id} has no attribute {attribute!r}; it has: {known}"
 
 
 def _no_model(name: str, live: LiveBundle) -> str:

@@ -73,15 +73,18 @@ class CapTable(_Table):
 class RerankTable(_Table):
     """How candidates are put in order: see `service.domain.Reranking`."""
 
-    method: Literal["mmr", "dpp"]
+    method: Literal["mmr", "dpp", "calibrated"]
     relevance: Annotated[float, Field(ge=0, le=1)] = 0.7
     window: Annotated[int, Field(ge=2, le=100)] | None = None
     cap: CapTable | None = None
+    attribute: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
 
     @model_validator(mode="after")
     def _what_the_method_takes(self) -> Self:
-        if self.method == "mmr" and self.window is not None:
-            raise ValueError("method 'mmr' takes no 'window'")
+        if self.method != "dpp" and self.window is not None:
+            raise ValueError(f"method {self.method!r} takes no 'window'")
+        if (self.method == "calibrated") != (self.attribute is not None):
+            raise ValueError("method 'calibrated' needs 'attribute', and no other takes it")
         if self.method == "dpp" and self.relevance > 0.99:
             raise ValueError("method 'dpp' takes a 'relevance' of at most 0.99")
         return self
@@ -89,7 +92,7 @@ class RerankTable(_Table):
     def settings(self) -> Reranking:
         """As the line takes it."""
         cap = None if self.cap is None else AttributeCap(self.cap.attribute, self.cap.most)
-        return Reranking(self.method, self.relevance, self.window or 10, cap)
+        return Reranking(self.method, self.relevance, self.window or 10, cap, self.attribute or "")
 
 
 class PlanTable(_Table):
@@ -227,7 +230,7 @@ def read_experiments(path: Path) -> ExperimentsFile:
     except ValidationError as error:
         fault: Any = error.errors(include_url=False)[0]
         reason = fault["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: {_where(fault['loc'], document)}: {reason}") from None
+        raise InputError(f"{path}: {where_in(fault['loc'], document)}: {reason}") from None
     for (name, one), (other_name, other) in combinations(read.experiments.items(), 2):
         reason = _quarrel(one, other, read.experiments, (name, other_name))
         if reason:
@@ -277,7 +280,7 @@ def _quarrel(
     return None
 
 
-def _where(location: Iterable[str | int], document: dict[str, Any]) -> str:
+def where_in(location: Iterable[str | int], document: dict[str, Any]) -> str:
     """A place as it is written in TOML: the table in brackets, then the key."""
     parts = [part for part in location if part not in ("[key]",)]
     tables: list[str] = []

@@ -38,7 +38,7 @@ def eligible(query: Query, user: UserState, bundle: Bundle) -> Eligible:
     if query.filter.deny:
         denied = bundle.item_ids.rows_of(query.filter.deny)
         excluded = np.union1d(excluded, denied[denied != UNKNOWN]).astype(np.int32)
-    return Eligible(excluded, _mask(query.filter, bundle))
+    return Eligible(excluded, items_in(query.filter, bundle))
 
 
 def drop_ineligible(candidates: Candidates, rules: Eligible) -> Candidates:
@@ -50,7 +50,8 @@ def drop_ineligible(candidates: Candidates, rules: Eligible) -> Candidates:
     return Candidates(rows[keep], candidates.scores[keep], candidates.source, filtered=True)
 
 
-def _mask(wanted: ItemFilter, bundle: Bundle) -> Mask | None:
+def items_in(wanted: ItemFilter, bundle: Bundle) -> Mask | None:
+    """Bool (n_items,), what the allow list and the attributes let through; None: everything. Raises InvalidRequest."""
     mask: Mask | None = None
     if wanted.allow is not None:
         mask = np.zeros(len(bundle.item_ids), bool)

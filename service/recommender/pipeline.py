@@ -1,4 +1,4 @@
-"""The request line: user state, retrieve, filter, rank, rerank, explore, complete.
+"""The request line: user state, retrieve, filter, rank, rules, rerank, explore, complete.
 
 Every served, evaluated or submitted slate is its work.
 """
@@ -14,6 +14,7 @@ from service.recommender.filters import Eligible, drop_ineligible, eligible
 from service.recommender.live import LiveBundle, LiveModel
 from service.recommender.ranking.pool import Pool
 from service.recommender.reranking import reranked
+from service.recommender.rules import pinned, weighed
 from service.recommender.user_state import UserState, user_state
 
 
@@ -35,7 +36,7 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         pool, degraded, retrieved = _gather(user, query, plan, model, rules, deadline)
     elif deadline.fits(model.retrieve_cost.upper, started):
         try:
-            candidates = model.retriever.retrieve(user, max(query.k, plan.n_candidates), rules)
+            candidates = model.retrieve(user, max(query.k, plan.n_candidates), rules)
         except StageUnavailable as missing:
             degraded = (missing.stage,)
         retrieved = deadline.now()
@@ -54,10 +55,13 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
     if pool is not None:
         candidates, told, chosen = _rank(user, pool, plan, model, deadline)
         timings, degraded = (*timings, ("rank", chosen - retrieved)), (*degraded, *told)
+    if plan.rules:
+        candidates = _weighed(candidates, user, query, plan, rules, live)
     if plan.reranking is not None and candidates is not None and len(candidates.item_rows):
         began = chosen
-        candidates, told, chosen = _rerank(candidates, query, plan, model, live, deadline)
+        candidates, told, chosen = _rerank(candidates, query, plan, model, live, user, deadline)
         timings, degraded = (*timings, ("rerank", chosen - began)), (*degraded, *told)
+    candidates = pinned(candidates, plan.rules, bundle)
     if plan.exploration is not None:
         candidates, propensities = explored(candidates, query, plan, plan.exploration)
         began, chosen = chosen, deadline.now()
@@ -107,8 +111,24 @@ def _rank(
     return candidates, (*told, "overrun") if ended > deadline.expires_at else told, ended
 
 
+def _weighed(
+    candidates: Candidates | None, user: UserState, query: Query, plan: Plan, rules: Eligible, live: LiveBundle
+) -> Candidates:
+    """What the rules of the business make of the candidates; of what is popular where there are none."""
+    if candidates is None:
+        wanted = max(query.k, plan.n_candidates)
+        candidates = live.popular.walk(live.popular.segment_of(user), wanted, rules, frozenset())
+    return weighed(candidates, plan.rules, live.bundle)
+
+
 def _rerank(
-    candidates: Candidates, query: Query, plan: Plan, model: LiveModel, live: LiveBundle, deadline: Deadline
+    candidates: Candidates,
+    query: Query,
+    plan: Plan,
+    model: LiveModel,
+    live: LiveBundle,
+    user: UserState,
+    deadline: Deadline,
 ) -> tuple[Candidates, tuple[str, ...], float]:
     """Rerank if it fits: the candidates, what `degraded` is told, and the clock's reading after it."""
     assert plan.reranking is not None
@@ -117,7 +137,7 @@ def _rerank(
     if not deadline.fits(cost.upper, started):
         cost.skipped()
         return candidates, ("rerank",), started
-    candidates = reranked(candidates, query.k, plan, model, live.bundle)
+    candidates = reranked(candidates, query.k, plan, model, live.bundle, user.history)
     ended = deadline.now()
     cost.observe(ended - started)
     return candidates, ("overrun",) if ended > deadline.expires_at else (), ended

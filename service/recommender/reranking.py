@@ -19,6 +19,10 @@ _LIKENESS = 1.55
 _WIDTH = 0.9
 _INDEPENDENT = 1e-9
 """Share of an item's own variance that the window must leave unexplained for it to add anything."""
+_MIXED = 0.01
+"""Share of the wanted proportions in those that a slate is judged by."""
+_HISTORY = 500
+"""Newest items that calibration reads."""
 _FAINTEST = -10.0
 """Logarithm of the least quality beside the best: its square is still far above rounding."""
 
@@ -109,13 +113,42 @@ def dpp_greedy(kernel: Floats, k: int, window: int = 10, cap: Cap | None = None)
     return chosen
 
 
-def reranked(candidates: Candidates, k: int, plan: Plan, model: LiveModel, bundle: Bundle) -> Candidates:
-    """Rerank the first k among the plan's n_candidates. All candidates stay: behind those chosen, in their order."""
+def calibrated(
+    relevance: Floats, shares: Floats, wanted: Floats, k: int, weight: float, cap: Cap | None = None
+) -> list[int]:
+    """Greedy calibration (Steck, RecSys 2018): weight · sum of relevance - (1 - weight) · KL(wanted || slate).
+
+    relevance: float64 (n,), 0 to 1. shares: float64 (n, n_values), an item's weight spread over its values; a row sums
+    to 1, or to 0 for an item without any. wanted: float64 (n_values,), the history's proportions, sums to 1. Those of
+    the slate are mixed with a hundredth of the wanted ones, so that a value it lacks leaves the divergence finite.
+    """
+    left = np.ones(len(relevance), np.bool_)
+    mine, valued = wanted > 0.0, shares.sum(axis=1)
+    target, parts = wanted[mine], shares[:, mine]
+    held, counted = np.zeros(len(target)), 0.0
+    chosen: list[int] = []
+    for _ in range(min(k, len(relevance))):
+        sizes = np.maximum(counted + valued, 1.0)[:, None]
+        slate = (1.0 - _MIXED) * (held + parts) / sizes + _MIXED * target
+        divergence = (target * np.log(target / slate)).sum(axis=1)
+        best = _best(weight * relevance - (1.0 - weight) * divergence, left, cap)
+        chosen.append(best)
+        held, counted = held + parts[best], counted + float(valued[best])
+    return chosen
+
+
+def reranked(
+    candidates: Candidates, k: int, plan: Plan, model: LiveModel, bundle: Bundle, history: ItemRows
+) -> Candidates:
+    """Rerank the first k among the plan's n_candidates. All candidates stay: behind those chosen, in their order.
+
+    `history`: the user's item rows, for calibration.
+    """
     settings = plan.reranking
     assert settings is not None  # the line asks only where the plan reranks
     pool = min(plan.n_candidates, len(candidates.item_rows))
     rows = candidates.item_rows[:pool]
-    chosen = _choose(rows, candidates.scores[:pool], min(k, pool), settings, model, bundle)
+    chosen = _choose(rows, candidates.scores[:pool], min(k, pool), settings, model, bundle, history)
     rest = np.ones(len(candidates.item_rows), np.bool_)
     rest[chosen] = False
     order = np.concatenate((np.array(chosen, np.int64), np.flatnonzero(rest)))
@@ -125,12 +158,25 @@ def reranked(candidates: Candidates, k: int, plan: Plan, model: LiveModel, bundl
 
 
 def _choose(
-    rows: ItemRows, scores: Scores, k: int, settings: Reranking, model: LiveModel, bundle: Bundle
+    rows: ItemRows,
+    scores: Scores,
+    k: int,
+    settings: Reranking,
+    model: LiveModel,
+    bundle: Bundle,
+    history: ItemRows,
 ) -> list[int]:
     cap = None
     # A bundle that lacks the attribute suspends the experiment; a plan made otherwise goes without the cap.
     if settings.cap is not None and settings.cap.attribute in bundle.attributes:
         cap = Cap(_values(bundle.attributes[settings.cap.attribute], rows), settings.cap.most)
+    if settings.method == "calibrated":
+        attribute = bundle.attributes.get(settings.attribute)
+        wanted = None if attribute is None else _proportions(attribute, history)
+        if attribute is None or wanted is None:  # there is nothing to be calibrated to: as scored
+            return mmr(_scaled(scores), np.zeros((len(rows), len(rows))), k, 1.0, cap)
+        shares = _shares(attribute, rows)
+        return calibrated(_scaled(scores), shares, wanted, k, settings.relevance, cap)
     cosines = cosines_of(rows, model, bundle)
     if settings.method == "mmr":
         return mmr(_scaled(scores), cosines, k, settings.relevance, cap)
@@ -148,6 +194,23 @@ def cosines_of(rows: ItemRows, model: LiveModel, bundle: Bundle) -> Floats:
     vectors /= np.where(lengths > 0.0, lengths, 1.0)
     cosines: Floats = np.clip(vectors @ vectors.T, -1.0, 1.0)
     return cosines
+
+
+def _shares(attribute: Attribute, rows: ItemRows) -> Floats:
+    """float64 (n, n_values of the attribute): each item's 1, spread evenly over its values; 0 without any."""
+    shares = np.zeros((len(rows), len(attribute.values)))
+    for place, row in enumerate(rows.tolist()):
+        codes = attribute.codes[attribute.indptr[row] : attribute.indptr[row + 1]]
+        if len(codes):
+            shares[place, codes] = 1.0 / len(codes)
+    return shares
+
+
+def _proportions(attribute: Attribute, history: ItemRows) -> Floats | None:
+    """Proportions of an attribute's values in a history, float64 (n_values,), sums to 1; None where it has none."""
+    summed: Floats = _shares(attribute, history[-_HISTORY:]).sum(axis=0)
+    whole = float(summed.sum())
+    return summed / whole if whole > 0.0 else None
 
 
 def _values(attribute: Attribute, rows: ItemRows) -> Mask:

@@ -20,6 +20,8 @@ from service.bundle.store import ArtifactStore
 from service.errors import BundleRefused, RecoError
 from service.policy.experiments import check_experiments
 from service.policy.experiments_file import ExperimentsFile, read_experiments
+from service.policy.rules import check_rules
+from service.policy.rules_file import read_rules
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 
@@ -65,6 +67,8 @@ def load_published(settings: Settings) -> Published:
 
 def with_experiments(settings: Settings, published: Published) -> Published:
     """Add what RECO_EXPERIMENTS declares. Raises InputError for a file that is not fit, or not for this bundle."""
+    if settings.rules is not None:  # each worker reads it for itself; a faulty one must not start any
+        check_rules(read_rules(settings.rules), settings.rules, published.live)
     path = settings.experiments
     if path is None:
         return published

@@ -19,15 +19,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
-from service.api.answering import live_of, log_shown, slate_of, slate_response
+from service.api.answering import live_of, log_shown, ruled, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault, Renderer
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
 from service.api.ids import parse_k, parse_user_id
 from service.domain import Plan, Slate
 from service.domain import Query as Asked
 from service.errors import InvalidRequest, ItemNotFound, ModelNotFound, UserNotFound
-from service.events.schema import NO_TREATMENTS
-from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle
 from service.recommender.plan import plan_for
 
@@ -152,8 +150,8 @@ async def _slate(
     except InvalidRequest as error:
         parameter = "top_k" if error.location == ("query", "k") else name
         raise InvalidRequest(("query", parameter), error.kind, f"{parameter}: {error}") from None
-    plan = plan_for("default", live)
+    assignment = ruled(plan_for("default", live), live, services)
     query = Asked(user_id, k)
-    slate, recent = await slate_of(query, plan, live, services, deadline_of(request))
-    log_shown(request, query, slate, Assignment(plan, NO_TREATMENTS, b""), live, recent)
-    return slate, plan
+    slate, recent = await slate_of(query, assignment.plan, live, services, deadline_of(request))
+    log_shown(request, query, slate, assignment, live, recent)
+    return slate, assignment.plan

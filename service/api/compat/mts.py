@@ -18,15 +18,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from service.api.answering import live_of, log_shown, slate_of, slate_response
+from service.api.answering import live_of, log_shown, ruled, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault
 from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
 from service.api.problems import MAX_FAULTS
 from service.api.v1_schemas import MAX_LISTED, Identifier
 from service.bundle.ids import UNKNOWN
 from service.domain import ItemFilter, Plan, Query
-from service.events.schema import NO_TREATMENTS
-from service.policy.experiments import Assignment
 from service.recommender.costs import StageCost
 from service.recommender.live import LiveBundle
 from service.recommender.plan import plan_for
@@ -138,8 +136,9 @@ async def _answer(
             raise HTTPException(404, NOT_FOUND)
     plan = Plan(plan_for("default", live).model, n_candidates=N_NEIGHBORS)
     query = Query(body.user_id, TOP_K, filter=None if allow is None else ItemFilter(allow=allow))
-    slate, recent = await slate_of(query, plan, live, services, deadline)
-    log_shown(request, query, slate, Assignment(plan, NO_TREATMENTS, b""), live, recent, retriever=retriever)
+    assignment = ruled(plan, live, services)
+    slate, recent = await slate_of(query, assignment.plan, live, services, deadline)
+    log_shown(request, query, slate, assignment, live, recent, retriever=retriever)
     return slate_response(request, {"user_id": body.user_id, "item_ids": slate.item_ids}, slate, plan, live)
 
 
