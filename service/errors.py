@@ -14,6 +14,7 @@ RecoError
     ├── WrongToken        credentials that nobody was given (401)
     ├── NotPermitted      a live token without the scope (403)
     ├── NotReady          no bundle is live yet (503)
+    ├── Overloaded        more is asked than can be answered in time (503)
     └── EventsUnavailable the event log can't be written just now (503)
 """
 
@@ -132,6 +133,13 @@ class NotReady(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The service is not ready yet")
+
+
+class Overloaded(RequestError):
+    """More is asked than can be answered in time."""
+
+    def __init__(self) -> None:
+        super().__init__("More is asked than can be answered in time; come again")
 
 
 class EventsUnavailable(RequestError):

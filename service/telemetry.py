@@ -210,6 +210,12 @@ class Telemetry:
             "reco_reload", "Attempts to take up a published bundle, by worker and result.", ["result"],
             registry=self.registry,
         )  # fmt: skip
+        self.shed_total = Counter(
+            "reco_shed", "Requests told at once to come again (503), by why they could not be answered in time.",
+            ["reason"], registry=self.registry,
+        )  # fmt: skip
+        self.shed: defaultdict[str, int] = defaultdict(int)
+        """By reason, since the last flush. Plain, as all that a request adds to."""
         self.log_dropped = Counter(
             "reco_log_lines_dropped",
             "Log lines lost to a full queue or a reader gone.",
@@ -238,6 +244,10 @@ class Telemetry:
         """Carry every model's growth to prometheus-client. Call from the event loop's thread."""
         for counts in self._models.values():
             counts.flush()
+        for reason, count in self.shed.items():
+            if count:
+                self.shed_total.labels(reason).inc(count)
+                self.shed[reason] = 0
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

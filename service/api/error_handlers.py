@@ -22,6 +22,7 @@ from service.errors import (
     NotAuthenticated,
     NotPermitted,
     NotReady,
+    Overloaded,
     RequestError,
     UserNotFound,
     WrongToken,
@@ -38,6 +39,7 @@ _KEYS: Mapping[type[RequestError], tuple[int, str]] = {
     WrongToken: (401, "incorrect_bearer_key"),
     NotPermitted: (403, "not_permitted"),
     NotReady: (503, "not_ready"),
+    Overloaded: (503, "overloaded"),
     EventsUnavailable: (503, "events_unavailable"),
 }
 _CHALLENGES: Mapping[type[RequestError], Mapping[str, str]] = {
@@ -45,6 +47,7 @@ _CHALLENGES: Mapping[type[RequestError], Mapping[str, str]] = {
     WrongToken: {"WWW-Authenticate": 'Bearer error="invalid_token"'},
     NotPermitted: {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
     NotReady: {"Retry-After": "1"},
+    Overloaded: {"Retry-After": "1"},
     EventsUnavailable: {"Retry-After": "1"},
 }
 

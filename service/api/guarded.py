@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
+from service.api.admission import AGE
 from service.api.ids import parse_budget_s
 from service.api.services import Services
 from service.domain import Deadline
@@ -124,7 +125,9 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             services = services_of(request)
-            request.state.deadline = deadline = Deadline(services.settings.budget_s, clock=services.clock)
+            request.state.deadline = deadline = Deadline(
+                services.settings.budget_s, clock=services.clock, age=request.scope.get(AGE, 0.0)
+            )
             headers = request.scope["headers"]
             if self.asks_for_token(services):
                 services.gate.admit([value for name, value in headers if name == b"authorization"])

@@ -29,6 +29,7 @@ TITLES: Mapping[str, str] = {
     "invalid_request": "The request is malformed",
     "server_error": "The service failed",
     "not_ready": "No bundle is live yet",
+    "overloaded": "More is asked than can be answered in time",
     "events_unavailable": "Events cannot be written just now",
     "refused": "The request was refused",
 }

@@ -20,6 +20,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.api.admission import ARRIVED_AT, Admission
+
 MAX_HEAD_BYTES = 16_384
 HEAD_S = 5.0
 BODY_S = 10.0
@@ -28,7 +30,8 @@ KEEP_ALIVE_S = 75
 """Longer than a proxy keeps its idle connections (nginx: 60), so that it is the proxy that closes them."""
 
 HOT = b"/reco/"
-_NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"x-request-start"})
+"""Headers that this layer reads. All but the last make a request one that is not plain."""
 
 HELD, HELD_S = 16, 0.001
 """Most answers that wait for the end of the loop's turn, and for how long."""
@@ -38,9 +41,9 @@ Headers = list[tuple[bytes, bytes]]
 
 Write = Callable[[int, bytes], None]
 """Hands one whole answer to the connection: its status, and the head after the server's own headers with the body."""
-HotDoor = Callable[[bytes, Headers, str, Write], bool]
-"""The hot endpoint as a plain call: URL, headers, scheme, write. True: `write` was called once. False: nothing was
-done; ask through ASGI."""
+HotDoor = Callable[[bytes, Headers, str, Write, float], bool]
+"""The hot endpoint as a plain call: URL, headers, scheme, write, age in seconds. True: `write` was called once. False:
+nothing was done; ask through ASGI."""
 
 
 class ServingState(ServerState):
@@ -49,6 +52,7 @@ class ServingState(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.closing = False
+        self.admission: Admission | None = None
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
         self._held_since = 0.0
         self._flushes = False
@@ -110,6 +114,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the next request of this packet may be answered directly: one may, so that no client holds the
         loop with a thousand in one packet."""
         self._answered = False
+        self._descriptor = -1
+        self._trusted = False
+        self._proxy_said: bytes | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Take the transport, and note of it what admission asks for."""
+        super().connection_made(transport)
+        admission = self.server_state.admission
+        if admission is not None:
+            self._descriptor = transport.get_extra_info("socket").fileno()
+            self._trusted = admission.trusts(self.client)
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
@@ -139,14 +154,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._plain = True
+        self._proxy_said = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
         name = name.lower()
-        if name in _NOT_PLAIN:
-            self._plain = False
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+        if name in _SPECIAL:
+            if name == b"x-request-start":
+                self._proxy_said = value if self._trusted else None
+            else:
+                self._plain = False
+                if name == b"expect" and value.lower() == b"100-continue":
+                    self.expect_100_continue = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -171,6 +190,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """End an answer. uvicorn's own method, less its timer a request: `sweep` closes what stays idle."""
         self.since = self.loop.time()
         self.server_state.total_requests += 1
+        if self.server_state.admission is not None:
+            self.server_state.admission.worked()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -202,8 +223,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answer_directly(self) -> bool:
         assert self._door is not None  # one may answer directly only where there is one
         assert self.scheme is not None
+        admission, age = self.server_state.admission, 0.0
         try:
-            return self._door(self.url, self.headers, self.scheme, self._write)
+            if admission is not None:
+                arrived_at = admission.arrived_at(self.loop.time(), self._descriptor, self._proxy_said)
+                if not admission.admits(arrived_at, 0):
+                    headers, body = admission.refusal(HOT.decode(), self.headers)
+                    self._write(503, b"".join([b"%b: %b\r\n" % one for one in headers]) + b"\r\n" + body)
+                    return True
+                age = time.perf_counter() - arrived_at
+            return self._door(self.url, self.headers, self.scheme, self._write, age)
         except Exception:
             # The endpoint answers its own faults; what is left can't be told to the client any more.
             logging.getLogger(__name__).exception("a direct answer broke")
@@ -216,6 +245,8 @@ class BoundedProtocol(HttpToolsProtocol):
         state.total_requests += 1
         self.since = self.loop.time()
         self._answered = True
+        if state.admission is not None:
+            state.admission.worked()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, after the answers that came before it."""
@@ -226,6 +257,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.since = self.loop.time()
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
+        admission = self.server_state.admission
+        if admission is not None:
+            arrived_at = admission.arrived_at(self.since, self._descriptor, self._proxy_said)
+            self.scope[ARRIVED_AT] = arrived_at  # type: ignore[literal-required]  # ours, not of the specification
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
