@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def read_in_order(readings: list[list[int]], n_items: int) -> Dataset:
         np.ones(len(users), np.float32),
         np.array([place for items in readings for place in range(len(items))], np.int64),
         "position",
+    )
+
+
+def four_tastes(n_users: int = 120, n_items: int = 40, *, seed: int = 5) -> Dataset:
+    """Four groups, each reading evenly among ten items of its own: popularity can't tell them apart."""
+    generator = np.random.default_rng(seed)
+    group = np.arange(n_users) % 4
+    picks = [generator.choice(10, 6, replace=False) * 4 + own for own in group]
+    return replace(
+        tiny_dataset(n_users, n_items),
+        user_rows=np.repeat(np.arange(n_users), 6).astype(np.int32),
+        item_rows=np.concatenate(picks).astype(np.int32),
+        weights=np.ones(n_users * 6, np.float32),
+        times=np.arange(n_users * 6, dtype=np.int64),
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models.als import als
 from models.build.tuning import Axis
+from models.content import content
 from models.data.dataset import Dataset
 from models.dssm import dssm
 from models.dssm.config import Config as DssmConfig
@@ -21,6 +22,7 @@ from models.knn.truncation import narrowed
 from models.lightfm import lightfm
 from models.lightgcn import config as lightgcn
 from models.mf import gradient, sampled
+from models.neumf import config as neumf
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
 from models.sequence import config as sequence
@@ -73,10 +75,11 @@ class Recipe:
     lacks: what the data lacks for this model, in words; None if nothing. fits: how many fits a quick search
     may take; 0: none, the start stands. fit_of: the configuration to fit for a given one; refined: makes that
     fit into what the given one would train. So settings that only scoring reads are tried without a new fit.
-    margin: see `models.build.tuning.climb`. for_cold: it answers users without history too, so those are examined as
-    well. for_users: the trainer, where it can do for the users examined alone. rough: a cheaper fit that
-    ranks configurations alike; it is examined in place of the one given, and never kept. on_request: it is
-    trained only where it is named, being dear, or there for comparison.
+    margin: see `models.build.tuning.climb`. for_cold: it answers users without history too, so those are
+    examined as well. for_new_items: it is there for items without events, so it is tuned on items held out.
+    for_users: the trainer, where it can do for the users examined alone. rough: a cheaper fit that ranks
+    configurations alike; it is examined in place of the one given, and never kept. on_request: it is trained
+    only where it is named, being dear, or there for comparison.
     """
 
     config_type: type[Any]
@@ -89,6 +92,7 @@ class Recipe:
     refined: Callable[[TrainedModel, Dataset, Any], TrainedModel] = _as_fitted
     margin: float = 0.0
     for_cold: bool = False
+    for_new_items: bool = False
     for_users: ForUsers | None = None
     rough: Callable[[Any], Any] = _same
     on_request: bool = False
@@ -254,6 +258,21 @@ def _train_lightgcn(dataset: Dataset, config: Any, *, seed: int, progress: bool 
     return training.train(dataset, config, seed=seed, progress=progress)
 
 
+def _train_neumf(dataset: Dataset, config: Any, *, seed: int, progress: bool = False) -> TrainedModel:
+    neumf.refuse_impossible(dataset, config)
+    from models.neumf import training  # noqa: PLC0415 - torch is an extra, and slow to load
+
+    return training.train(dataset, config, seed=seed, progress=progress)
+
+
+def _neumf_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("factors", (8, 16, 32, 64)),
+        Axis("learning_rate", (0.0005, 0.001, 0.002, 0.005)),
+        Axis("negatives", (1, 2, 4, 8)),
+    )
+
+
 def _lightgcn_axes(_: Dataset) -> tuple[Axis, ...]:
     return (
         Axis("layers", (1, 2, 3, 4)),
@@ -280,6 +299,15 @@ def _dssm_axes(_: Dataset) -> tuple[Axis, ...]:
         Axis("horizon", (1, 2, 5, 10), (2,)),
         Axis("hard_negatives", (0, 4, 16), (4,)),
         Axis("learning_rate", (0.001, 0.003, 0.01)),
+    )
+
+
+def _content_axes(_: Dataset) -> tuple[Axis, ...]:
+    return (
+        Axis("terms", ("values", "both", "words"), ("values", "words")),
+        Axis("rarity", (1.0, 1.5, 2.0, 2.5, 3.0), (1.0,)),
+        Axis("hubs", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
+        Axis("length", (0.0, 0.1, 0.2, 0.3)),
     )
 
 
@@ -340,6 +368,16 @@ RECIPES: dict[str, Recipe] = {
         lacks=_user_knn_lacks,
         for_users=user_knn.train,
     ),
+    "content": Recipe(
+        content.Config,
+        content.train,
+        axes=_content_axes,
+        fits=lambda data: _scaled(16, 4, 5e9 / max(float(data.n_items) ** 2, 1.0)),
+        start=lambda _: content.Config(),
+        lacks=content.lacks,
+        for_new_items=True,
+        on_request=True,
+    ),
     "lightfm": Recipe(
         lightfm.Config,
         lightfm.train,
@@ -399,6 +437,15 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda _: 0,
         start=lightgcn.start_of,
         lacks=lightgcn.lacks,
+        on_request=True,
+    ),
+    "neumf": Recipe(
+        neumf.Config,
+        _train_neumf,
+        axes=_neumf_axes,
+        fits=lambda _: 0,
+        start=lambda _: neumf.Config(),
+        lacks=neumf.lacks,
         on_request=True,
     ),
 }

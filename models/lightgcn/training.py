@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -17,10 +16,10 @@ from models.build.scoring import ndcg
 from models.data.dataset import Dataset
 from models.lightgcn.config import Config, refuse_impossible
 from models.lightgcn.graph import Graph, smoothed
-from models.towers.checkpoints import Checkpoint, checkpoint_of
 from models.towers.held_out_items import held_out
 from models.towers.item_softmax import full_softmax
 from models.towers.loop import Schedule, fit, seeded
+from models.towers.resumable import resumable
 from models.trained import TrainedModel
 
 _CLIP_NORM = 1.0
@@ -50,7 +49,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         validate=validate if len(pairs.exam) else None,
         schedule=Schedule(config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM),
         seed=seed,
-        checkpoint=_checkpoint(dataset, config, seed),
+        checkpoint=resumable("lightgcn", dataset, config, seed),
         label="LightGCN",
         progress=progress,
     )
@@ -132,10 +131,3 @@ def _model(graph: Graph, network: _FirstVectors, config: Config) -> TrainedModel
         },
         training=asdict(config),
     )  # fmt: skip
-
-
-def _checkpoint(dataset: Dataset, config: Config, seed: int) -> Checkpoint | None:
-    """Keyed by what is learned from what; when to stop is no part of it."""
-    without_end = replace(config, max_epochs=1, patience=1, max_seconds=1.0)
-    events = hashlib.sha256(dataset.user_rows.tobytes() + dataset.item_rows.tobytes()).hexdigest()
-    return checkpoint_of("lightgcn", without_end, seed, dataset.fingerprint, events)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,9 @@ from models.sequence.histories import (
     histories_of,
 )
 from models.sequence.spectral import spectral_start
-from models.towers.checkpoints import Checkpoint, checkpoint_of
 from models.towers.item_softmax import full_softmax, sampled_softmax
 from models.towers.loop import Schedule, fit, seeded
+from models.towers.resumable import resumable
 from models.trained import TrainedModel
 
 _MAX_EXAMINED = 2_000
@@ -76,7 +75,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         validate=validate if len(examined) else None,
         schedule=Schedule(config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM),
         seed=seed,
-        checkpoint=_checkpoint(dataset, config, seed),
+        checkpoint=resumable("sequence", dataset, config, seed),
         label="sequence",
         progress=progress,
     )
@@ -96,13 +95,6 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         },
         tower=tower_of(trained),
     )  # fmt: skip
-
-
-def _checkpoint(dataset: Dataset, config: Config, seed: int) -> Checkpoint | None:
-    """Keyed by what is learned from what. When to stop is no part of it: a longer budget goes on where one ended."""
-    without_end = replace(config, max_epochs=1, patience=1, max_seconds=1.0)
-    events = hashlib.sha256(dataset.user_rows.tobytes() + dataset.item_rows.tobytes()).hexdigest()
-    return checkpoint_of("sequence", without_end, seed, dataset.fingerprint, events)
 
 
 def _network(histories: Histories, config: Config, seed: int) -> Encoder:

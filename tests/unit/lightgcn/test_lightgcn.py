@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
-from factories import tiny_dataset
+from factories import four_tastes, tiny_dataset
 from with_torch import torch
 
 from models.build.assemble import assemble
 from models.build.build import chosen_models
 from models.build.scoring import exam_of, ndcg
-from models.data.dataset import Dataset
 from models.data.splits import Split, leave_last_out
 from models.evaluation.run import evaluate_model
 from models.lightgcn.config import Config, start_of
@@ -29,23 +28,9 @@ from service.recommender.live import go_live
 SMALL = Config(dim=8, layers=2, learning_rate=0.05, pairs=256, steps=5, max_epochs=6)
 
 
-def blocks(n_users: int = 120, n_items: int = 40, *, seed: int = 5) -> Dataset:
-    """Four groups, each reading evenly among ten items of its own: popularity can't tell them apart."""
-    generator = np.random.default_rng(seed)
-    group = np.arange(n_users) % 4
-    picks = [generator.choice(10, 6, replace=False) * 4 + own for own in group]
-    return replace(
-        tiny_dataset(n_users, n_items),
-        user_rows=np.repeat(np.arange(n_users), 6).astype(np.int32),
-        item_rows=np.concatenate(picks).astype(np.int32),
-        weights=np.ones(n_users * 6, np.float32),
-        times=np.arange(n_users * 6, dtype=np.int64),
-    )
-
-
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return leave_last_out(blocks())
+    return leave_last_out(four_tastes())
 
 
 def random_pairs(n_users: int = 9, n_items: int = 7) -> sp.csr_matrix:
