@@ -24,13 +24,14 @@ class Exam:
 
     user_rows: int64 (m,). indptr int64 (m + 1,), items int32: CSR of their histories, unique, oldest first.
     relevant: binary CSR (m, n_items), a row a user; none of it is in the history, and every row holds
-    something.
+    something. among: bool (n_items,), the items to choose from; None: all.
     """
 
     user_rows: npt.NDArray[np.int64]
     indptr: npt.NDArray[np.int64]
     items: npt.NDArray[np.int32]
     relevant: sp.csr_matrix
+    among: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.user_rows)
@@ -76,6 +77,8 @@ def ndcg(model: TrainedModel, exam: Exam, k: int = 10) -> npt.NDArray[np.float64
     for start in range(0, len(exam), step):
         part = slice(start, min(start + step, len(exam)))
         scores = _scores(model, prepared, exam, part)
+        if exam.among is not None:
+            scores[:, ~exam.among] = -np.inf
         indptr = exam.indptr[part.start : part.stop + 1]
         seen = exam.items[indptr[0] : indptr[-1]]
         scores[np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), seen] = -np.inf

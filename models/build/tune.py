@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from models.build.recipes import MORE_IN_FULL, RECIPES, Effort
 from models.build.scoring import Exam, exam_of, ndcg
 from models.build.tuning import Found, Gains, Trial, climb
 from models.data.dataset import Dataset
-from models.data.splits import Split, global_time
+from models.data.splits import Split, global_time, item_cold
 from models.trained import TrainedModel
 
 MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
 MAX_EXAMINED = {"quick": 1_500, "full": 10_000}
 LEAST_USERS = 30
 """Fewer held-out users are no exam of any kind."""
+NEW_ITEMS = 0.1
+"""Share of the items that a model for items without events is tuned on."""
 _FITS_KEPT = 2
 
 
@@ -44,6 +47,10 @@ def tune(
         return Found(start, math.nan, ())
     train = thinned(split.train, MAX_EVENTS[effort], seed)
     exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed, with_cold=recipe.for_cold)
+    if recipe.for_new_items:
+        among = np.zeros(split.test.n_items, np.bool_)
+        among[split.test.item_rows] = True
+        exam = replace(exam, among=among)
     if len(exam) == 0:
         return Found(start, math.nan, ())
     fits = recipe.fits(train)
@@ -64,12 +71,15 @@ def tune(
     )
 
 
-def tuning_split(name: str, dataset: Dataset, common: Split) -> Split:
+def tuning_split(name: str, dataset: Dataset, common: Split, *, seed: int = 0) -> Split:
     """The split to tune a model on: `common`, `models.data.splits.validation_split`'s of the same data set.
 
     A model that answers users without history is asked about the last tenth of time, those users included,
-    even where too few others are left to choose the rest by.
+    even where too few others are left to choose the rest by. One for items without events is asked to tell a tenth of
+    the items apart, of which it was shown none.
     """
+    if RECIPES[name].for_new_items:
+        return item_cold(dataset, NEW_ITEMS, seed=seed)
     if not RECIPES[name].for_cold or dataset.time_kind != "timestamp":
         return common
     split = global_time(dataset, quantile=0.9)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import orjson
 
-from models.evaluation.files import at_least_one, read_users, write_whole
+from models.evaluation.files import at_least_one, read_items, read_users, write_whole
 from models.evaluation.opening import model_of, open_published
 from models.evaluation.replay import Replay, replay
+from service.domain import ItemFilter
 from service.recommender.plan import plan_for
 
 HELP = "Recommend to a file of users through the serving line: user_id,item_id,rank"
@@ -35,6 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--k", type=at_least_one, default=10, metavar="N", help="items a user; default: 10")
     parser.add_argument(
+        "--allow",
+        type=Path,
+        metavar="FILE",
+        help="recommend only these items: one id a line, or a table with an item_id column",
+    )
+    parser.add_argument(
         "--out", type=Path, required=True, metavar="CSV", help="gzipped where the name ends in .gz"
     )
 
@@ -45,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
     live = open_published(args.artifacts)
     model = model_of(live, args.model)
     users = read_users(args.users, live.bundle.manifest.user_id_kind)
-    answers = replay(live, plan_for(model.name, live), users, k=args.k, progress=True)
+    among = None
+    if args.allow is not None:
+        among = ItemFilter(allow=frozenset(read_items(args.allow, live.bundle.manifest.item_id_kind)))
+    answers = replay(live, plan_for(model.name, live), users, k=args.k, among=among, progress=True)
     write_whole(args.out, _table(answers))
     summary = {
         "out": str(args.out),

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     dataset = read_dataset(args.data, reader=args.reader or "auto", columns=columns_of(args), progress=True)
     chosen_models(dataset, [args.model])
-    split = tuning_split(args.model, dataset, validation_split(dataset, seed=args.seed))
+    split = tuning_split(args.model, dataset, validation_split(dataset, seed=args.seed), seed=args.seed)
     best = 0.0
     with Ticker("trials") as ticker:
 

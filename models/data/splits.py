@@ -169,6 +169,20 @@ def user_cold(dataset: Dataset, share: float, *, first: int | None = None, seed:
     return hold_out_users(dataset, _hashed_share(dataset, seed) < share, first=first)
 
 
+def item_cold(dataset: Dataset, share: float, *, seed: int) -> Split:
+    """Hold out about `share` of the items: test is all of their events by users that train still knows.
+
+    They are drawn by `seed` among the items with events.
+    """
+    items = np.unique(dataset.item_rows)
+    cold = np.zeros(dataset.n_items, np.bool_)
+    cold[np.random.default_rng(seed).choice(items, round(len(items) * share), replace=False)] = True
+    held = cold[dataset.item_rows]
+    known = _occurs(dataset.user_rows[~held], dataset.n_users)[dataset.user_rows]
+    dropped = {"cold_user": int((held & ~known).sum())}
+    return Split("item_cold", dataset.select(~held), dataset.select(held & known), _counted(dropped))
+
+
 def user_folds(dataset: Dataset, k: int, *, seed: int) -> list[Split]:
     """k-fold over users: every user's events are the test of exactly one fold and in train of all others."""
     if k < 2:

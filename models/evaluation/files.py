@@ -15,7 +15,7 @@ import polars as pl
 from models.data.identities import CANONICAL_INTEGER, END_OF_INTEGERS
 from models.data.tables import column_names, is_parquet, naming, open_bytes, scan_table
 from models.data.values import Place
-from service.domain import IdKind, UserId
+from service.domain import IdKind, ItemId, UserId
 from service.errors import DataError, InputError
 
 
@@ -25,17 +25,26 @@ def read_users(path: Path, kind: IdKind) -> list[UserId]:
     Plain or gzipped text, or Parquet. Raises InputError for no such file; DataError naming file, row, column
     and value for an id that is not of the bundle's kind, and for a file without any.
     """
+    return _listed(path, "user_id", kind)
+
+
+def read_items(path: Path, kind: IdKind) -> list[ItemId]:
+    """Items of a file, as `read_users` reads users."""
+    return _listed(path, "item_id", kind)
+
+
+def _listed(path: Path, column: str, kind: IdKind) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    header = None if is_parquet(path) or "user_id" in _first_fields(path) else ["user_id"]
+    header = None if is_parquet(path) or column in _first_fields(path) else [column]
     if header is not None and len(_first_fields(path)) > 1:
-        raise DataError(path, f"no column 'user_id'; the columns are {', '.join(_first_fields(path))}")
-    values = _column(scan_table(path, header=header), path, "user_id")
+        raise DataError(path, f"no column {column!r}; the columns are {', '.join(_first_fields(path))}")
+    values = _column(scan_table(path, header=header), path, column)
     if header is not None:
         values = _without_end_blanks(values)
     if not len(values):
-        raise DataError(path, "holds no user ids")
-    distinct: list[UserId] = list(dict.fromkeys(identifiers(values, Place(path, "user_id"), kind).tolist()))
+        raise DataError(path, f"holds no {column.removesuffix('_id')} ids")
+    distinct: list[Any] = list(dict.fromkeys(identifiers(values, Place(path, column), kind).tolist()))
     return distinct
 
 

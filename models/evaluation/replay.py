@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.progress import ticking
 from service.bundle.ids import UNKNOWN
-from service.domain import Deadline, ItemId, Plan, Query, Source, UserId
+from service.domain import Deadline, ItemFilter, ItemId, Plan, Query, Source, UserId
 from service.recommender.live import LiveBundle
 from service.recommender.pipeline import recommend
 
@@ -58,9 +58,13 @@ def replay(
     *,
     k: int,
     exclude_seen: bool = True,
+    among: ItemFilter | None = None,
     progress: bool = False,
 ) -> Replay:
-    """Ask the serving line for k items for each user, without a deadline. Raises ModelNotFound."""
+    """Ask the serving line for k items for each user, without a deadline; `among` says which may be answered.
+
+    Raises ModelNotFound.
+    """
     model = live.resolve(plan.model).name
     users = list(user_ids)
     # One object an item however often it is recommended: a million users' lists fit in memory.
@@ -72,7 +76,7 @@ def replay(
     n_personal = np.empty(len(users), np.int64)
     seconds = np.empty(len(users), np.float64)
     for place, user_id in enumerate(ticking(users, f"replay {model}", progress)):
-        query = Query(user_id, k, exclude_seen=exclude_seen)
+        query = Query(user_id, k, filter=among, exclude_seen=exclude_seen)
         deadline = Deadline.none()
         started = time.perf_counter()
         slate = recommend(query, plan, live, deadline)

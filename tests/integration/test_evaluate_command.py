@@ -53,11 +53,23 @@ def evaluate(folder: Path, *more: str) -> int:
     )
 
 
-def recommend(folder: Path, model: str, users: list[int], k: int) -> dict[int, list[int]]:
+def recommend(folder: Path, model: str, users: list[int], k: int, *more: str) -> dict[int, list[int]]:
     (folder / "users.txt").write_text("".join(f"{user}\n" for user in users))
     where = ["--artifacts", str(folder / "artifacts"), "--users", str(folder / "users.txt")]
     assert (
-        main(["recommend", *where, "--model", model, "--k", str(k), "--out", str(folder / "recs.csv.gz")])
+        main(
+            [
+                "recommend",
+                *where,
+                "--model",
+                model,
+                "--k",
+                str(k),
+                "--out",
+                str(folder / "recs.csv.gz"),
+                *more,
+            ]
+        )
         == 0
     )
     recs: dict[int, list[int]] = {}
@@ -201,6 +213,17 @@ def test_recommendations_are_ranked_and_only_for_those_asked(
     assert not seen & set(recs[user])
     with gzip.open(folder / "recs.csv.gz", "rt") as file:
         assert [row["rank"] for row in csv.DictReader(file)] == [str(rank) for rank in [*range(1, 8)] * 2]
+
+
+def test_only_allowed_items_are_recommended(folder: Path, tmp_path: Path) -> None:
+    allowed = tmp_path / "items.txt"
+    allowed.write_text("10\n12\n14\n86\n")
+    for model in ("als", "knn", "lists", "popular"):
+        recs = recommend(folder, model, [100, 5], 4, "--allow", str(allowed))
+        assert all(items and set(items) <= {10, 12, 14, 86} for items in recs.values())
+    allowed.write_text("10\nx\n")
+    where = ["--artifacts", str(folder / "artifacts"), "--users", str(folder / "users.txt")]
+    assert main(["recommend", *where, "--allow", str(allowed), "--out", str(tmp_path / "r.csv")]) == 2
 
 
 def test_bad_user_is_named_and_nothing_is_written(
