@@ -34,7 +34,8 @@ class ExactIndex:
             # |q - v|^2 = |q|^2 - 2 (q.v - |v|^2 / 2): ranking by the bracket ranks by falling distance.
             self._half_squares = np.einsum("nd,nd->n", vectors, vectors) / np.float32(2)
         # bisect reads a memoryview without making arrays; searchsorted would widen float32 to float64 each time.
-        self._falling = (-np.sqrt(np.einsum("nd,nd->n", vectors, vectors))).data
+        self._norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        self._falling = (-self._norms).data
         self._bounded = space == "ip"
 
     def tune(
@@ -117,13 +118,13 @@ class ExactIndex:
 
     def cosines(self, position: int) -> npt.NDArray[np.float32]:
         """float32 (n,): cosine of every vector with the one at `position`."""
-        norms = -np.asarray(self._falling)
+        norms = self._norms
         cosines: npt.NDArray[np.float32] = (self.vectors @ self.vectors[position]) / (norms * norms[position])
         return cosines
 
     def cosines_between(self, some: Positions, others: Positions) -> npt.NDArray[np.float32]:
         """float32 (len(some), len(others)): cosines of every pair of vectors."""
-        norms = -np.asarray(self._falling)
+        norms = self._norms
         cosines: npt.NDArray[np.float32] = self.vectors[some] @ self.vectors[others].T
         cosines /= norms[some][:, None] * norms[others]
         return cosines

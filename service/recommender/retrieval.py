@@ -77,7 +77,6 @@ class UserVectors:
         vector = mean_vector(self._items, positions, unit=self._unit)
         return (vector, "fold_in") if bool(vector.any()) else None
 
-
     def parts(
         self, source: Source, positions: npt.NDArray[np.integer], target: Vector
     ) -> npt.NDArray[np.float64] | None:
@@ -184,6 +183,9 @@ class ItemItemRetriever:
         if self._dense is None:
             self._indptr, self._indices = model.arrays["indptr"], model.arrays["indices"]
             self._weights = model.arrays["weights"]
+            self._offsets = np.ascontiguousarray(self._indptr).data.toreadonly()  # plain integers
+        else:
+            self._flat = self._dense.reshape(-1)
         half_life = half_life_in(model.entry.parameters, "history_half_life")
         self._recency = (
             None if half_life is None else fading(telling(half_life), half_life).astype(np.float32)
@@ -241,34 +243,35 @@ class ItemItemRetriever:
             rows = self._dense[history]
             dense: Scores = rows.sum(axis=0) if recency is None else recency @ rows
             return dense
-        starts = self._indptr[history]
-        lengths = self._indptr[history + 1] - starts
-        ends = lengths.cumsum()
-        places = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
-        touched = self._indices[places]
-        weights = self._weights[places]
+        touched, weights, lengths = self._entries(history)
         if recency is not None:
-            weights = weights * np.repeat(recency, lengths)
-        sums = np.bincount(touched, weights=weights, minlength=self._n_items).astype(np.float32)
-        scores: Scores = np.full(self._n_items, -np.inf, np.float32)
-        scores[touched] = sums[touched]
+            weights *= np.repeat(recency, lengths)
+        sums = np.bincount(touched, weights=weights, minlength=self._n_items)
+        told = np.bincount(touched, minlength=self._n_items) > 0
+        scores: Scores = np.where(told, sums, -np.inf).astype(np.float32)
         return scores
 
     def weights_between(self, history: ItemRows, rows: ItemRows) -> Scores:
         """float32 (len(history), len(rows)): the matrix's entry of each pair; 0 where it has none."""
         if self._dense is not None:
-            picked: Scores = self._dense[history][:, rows]
-            return picked
-        place_of = np.zeros(self._n_items, np.int32)
+            at = history[:, None].astype(np.intp) * self._n_items + rows
+            return self._flat.take(at)
+        place_of = np.zeros(self._n_items, np.intp)
         place_of[rows] = np.arange(1, len(rows) + 1)
-        starts = self._indptr[history]
-        lengths = self._indptr[history + 1] - starts
-        ends = lengths.cumsum()
-        entries = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
-        places = place_of[self._indices[entries]]
-        pairs: Scores = np.zeros((len(history), len(rows) + 1), np.float32)
-        pairs[np.repeat(np.arange(len(history)), lengths), places] = self._weights[entries]
-        return pairs[:, 1:]
+        touched, weights, lengths = self._entries(history)
+        places = place_of.take(touched)
+        asked = places.nonzero()[0]
+        owners = np.repeat(np.arange(len(history)), lengths)
+        pairs: Scores = np.zeros((len(history), len(rows)), np.float32)
+        pairs[owners[asked], places[asked] - 1] = weights[asked]
+        return pairs
+
+    def _entries(self, history: ItemRows) -> tuple[ItemRows, Scores, npt.NDArray[np.intp]]:
+        """Columns and weights of some rows of the sparse matrix, end to end, and how many each row has."""
+        spans = [(self._offsets[row], self._offsets[row + 1]) for row in history.tolist()]
+        touched = np.concatenate([self._indices[begin:end] for begin, end in spans])
+        weights = np.concatenate([self._weights[begin:end] for begin, end in spans])
+        return touched, weights, np.array([end - begin for begin, end in spans])
 
 
 class ListsRetriever:
@@ -303,6 +306,17 @@ class PopularRetriever:
     def segment_of(self, user: UserState) -> int:
         """The user's segment; 0 is everybody."""
         return int(self._segment_of[user.row]) if user.row >= 0 else 0
+
+    @property
+    def n_items(self) -> int:
+        """Of the catalogue: everybody's list names all of it."""
+        return int(self._indptr[1])
+
+    def listed(self, segment: int, n: int | None) -> ItemRows:
+        """The first n of a segment's list, whoever has seen them; None: all of it."""
+        begin, end = int(self._indptr[segment]), int(self._indptr[segment + 1])
+        items: ItemRows = self._items[begin : end if n is None else min(begin + n, end)]
+        return items
 
     def scores_of_all(self) -> Scores:
         """float32 (n_items,): everybody's score of each item."""

@@ -13,7 +13,7 @@ from service.recommender.costs import StageCost
 from service.recommender.filters import Eligible
 from service.recommender.ranking.pool import Pool, union
 from service.recommender.ranking.sources import Found, PoolSource, source_of
-from service.recommender.retrieval import Retriever
+from service.recommender.retrieval import PopularRetriever, Retriever
 from service.recommender.user_state import UserState
 
 _POPULAR = frozenset({"segment_popular", "popular"})
@@ -22,7 +22,7 @@ _POPULAR = frozenset({"segment_popular", "popular"})
 class Gatherer:
     """Fills pools. `sources` stand best first: unranked, the first one's list leads.
 
-    `exact`: vectors are searched exactly, whatever else serves.
+    `retrievers`: by name, `popular` among them. `exact`: vectors are searched exactly, whatever else serves.
     """
 
     def __init__(
@@ -35,9 +35,12 @@ class Gatherer:
     ) -> None:
         self.sources = tuple(spec.model for spec in sources)
         self.n_candidates = n_candidates
+        popular = retrievers["popular"]
+        assert isinstance(popular, PopularRetriever)  # the reader refuses a bundle without it
+        self._n_items = popular.n_items
         self._asked: tuple[tuple[PoolSource, int, StageCost, str], ...] = tuple(
             (
-                source_of(retrievers[spec.model], exact=exact),
+                source_of(retrievers[spec.model], self._n_items, exact=exact),
                 spec.quota,
                 StageCost(),
                 f"retrieve:{spec.model}",
@@ -86,7 +89,7 @@ class Gatherer:
         origin = next((one.origin for one in answers if one is not None and one.origin not in _POPULAR), None)
         if origin is None:
             return None
-        rows, ranks = union([None if one is None else one.item_rows for one in answers], n)
+        rows, ranks = union([None if one is None else one.item_rows for one in answers], n, self._n_items)
         scores = np.empty((len(answers), len(rows)), np.float32)
         for column, found in zip(scores, answers, strict=True):
             column[:] = np.nan if found is None else found.score_of(rows)

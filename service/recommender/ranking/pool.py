@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -52,25 +53,35 @@ class Pool:
         ]
 
 
-def union(lists: Sequence[ItemRows | None], n_candidates: int) -> tuple[ItemRows, Ranks]:
+def union(lists: Sequence[ItemRows | None], n_candidates: int, n_items: int) -> tuple[ItemRows, Ranks]:
     """Merge lists (best first, each without repeats; None: a source that found nothing), each item once.
 
     Items come in turn: every list's first, then every list's second, and so on, until there are `n_candidates`.
-    Returns item rows int32 (n,) and their ranks float32 (n, n_lists), NaN where a list doesn't have them.
+    n_items: of the catalogue. Returns item rows int32 (n,) and their ranks float32 (n, n_lists), NaN where a list
+    doesn't have them.
     """
-    present = [(number, rows) for number, rows in enumerate(lists) if rows is not None]
-    rows = np.concatenate([rows for _, rows in present])
-    columns = np.repeat([number for number, _ in present], [len(rows) for _, rows in present])
-    ranks = np.concatenate([np.arange(len(rows)) for _, rows in present])
-    turns = ranks * len(lists) + columns
-    items, at = np.unique(rows, return_inverse=True)
-    first = np.full(len(items), np.iinfo(np.int64).max)
-    np.minimum.at(first, at, turns)
-    order = first.argsort()[:n_candidates]
-    place = np.full(len(items), -1)
-    place[order] = np.arange(len(order))
-    places = place[at]
-    kept = places >= 0
-    merged = np.full((len(lists), len(order)), np.nan, np.float32)
-    merged[columns[kept], places[kept]] = ranks[kept]
-    return items[order].astype(np.int32, copy=False), merged.T
+    lengths = tuple(0 if rows is None else len(rows) for rows in lists)
+    turns, columns, ranks = _turns(lengths)
+    rows = np.concatenate([rows for rows in lists if rows is not None])[turns]
+    count = np.arange(len(rows))
+    first_at = np.zeros(n_items, np.intp)
+    first_at[rows[::-1]] = count[::-1]  # of a repeated index the last value stays: the item's first turn
+    first = first_at[rows]
+    new = first == count
+    places = (new.cumsum() - 1)[first]
+    n = min(int(new.sum()), n_candidates)
+    merged = np.full((len(lists), n + 1), np.nan, np.float32)
+    merged[columns, np.minimum(places, n)] = ranks  # those past the end share a column that is cut off
+    return rows[new][:n], merged[:, :n].T
+
+
+@lru_cache(maxsize=1024)
+def _turns(lengths: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Ranks]:
+    """Of lists end to end: the order in which their entries come, each entry's list, and its rank there."""
+    columns = np.repeat(np.arange(len(lengths)), lengths)
+    ranks = np.concatenate([np.arange(length) for length in lengths])
+    turns = np.lexsort((columns, ranks))
+    found = turns, columns[turns], ranks[turns].astype(np.float32)
+    for array in found:
+        array.setflags(write=False)
+    return found

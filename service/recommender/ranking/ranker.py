@@ -31,8 +31,8 @@ class TwoStage:
 
     def __init__(self, data: ModelData, bundle: Bundle, retrievers: Mapping[str, Retriever]) -> None:
         settings = TwoStageSettings.model_validate(dict(data.entry.parameters))
-        self.settings, self._retrievers = settings, retrievers
         self.gatherer = Gatherer(retrievers, settings.sources, settings.n_candidates)
+        self._exact = Gatherer(retrievers, settings.sources, settings.n_candidates, exact=True)
         items = _static(data, "item_features", settings.item_features)
         users = _static(data, "user_features", settings.user_features)
         try:
@@ -73,9 +73,7 @@ class TwoStage:
 
     def exactly(self, user: UserState, rules: Eligible) -> Candidates | None:
         """`retrieve` with every source searched exactly: what golden queries ask."""
-        settings = self.settings
-        gatherer = Gatherer(self._retrievers, settings.sources, settings.n_candidates, exact=True)
-        pool, _ = gatherer.gather(user, rules)
+        pool, _ = self._exact.gather(user, rules)
         return None if pool is None else self.rank(user, pool)
 
 
