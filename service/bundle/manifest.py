@@ -82,6 +82,8 @@ class ModelEntry(_Strict):
     dim: Annotated[int, Field(ge=1, le=4096)] | None = None
     space: Space | None = None
     retrieval: Retrieval | None = None
+    precomputed: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most candidates a user that were computed beforehand; None without such lists."""
     parameters: dict[str, Any] = {}
     training: dict[str, Any] = {}
     metrics: dict[str, float] = {}

@@ -41,7 +41,10 @@ _DTYPES = {
     "user_rows": "<i4", "user_vectors": "<f4", "dense": "<f4", "indices": "<i4", "weights": "<f4", "gram": "<f4",
 }  # fmt: skip
 
+_PRECOMPUTED = frozenset({"precomputed_indptr", "precomputed_items", "precomputed_scores"})
+_HISTORY = ("history_indptr", "history_items")
 _BLOCK_ENTRIES = 1 << 16
+_BLOCK_ROWS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,13 +326,15 @@ class _Reader:
             roles -= STATIC_ROLES
         if entry.kind == "factors":
             roles -= TOWER_ROLES
+        if entry.kind in ("factors", "item_item"):
+            roles -= _PRECOMPUTED
         wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
         if roles not in wanted:
             raise BundleRefused(
                 MANIFEST,
                 f"models.{name}: files {sorted(roles)}, a model of kind {entry.kind} has {sorted(wanted[0])}",
             )
-        arrays = read[entry.kind](entry)
+        arrays = {**read[entry.kind](entry), **self._precomputed(name, entry)}
         index = None
         if entry.kind == "factors":
             index = self._index(name, entry, arrays["item_vectors"])
@@ -363,6 +368,36 @@ class _Reader:
             if columns:
                 arrays[role] = self._array(files, role, "<f4", (rows, len(columns)), gaps=True)
         return arrays
+
+    def _precomputed(self, name: str, entry: ModelEntry) -> dict[str, Array]:
+        """Lists of candidates by user row: shapes, ranges, and an order that a search could have given."""
+        present = _PRECOMPUTED & entry.files.keys()
+        if not present and entry.precomputed is None:
+            return {}
+        if present != _PRECOMPUTED or entry.precomputed is None:
+            raise BundleRefused(
+                MANIFEST, f"models.{name}: 'precomputed' and the files {sorted(_PRECOMPUTED)} go together"
+            )
+        roles = ("precomputed_indptr", "precomputed_items", "precomputed_scores")
+        indptr, items = self._csr(
+            entry.files, roles[0], roles[1], rows=self.n_users, width=self.n_items, unique=True
+        )
+        if int(np.diff(indptr).max(initial=0)) > entry.precomputed:
+            raise BundleRefused(
+                self._name(entry.files, roles[0]), f"a list is longer than {entry.precomputed} items"
+            )
+        scores = self._array(entry.files, roles[2], "<f4", (len(items),))
+        rising = np.flatnonzero(np.diff(scores) > 0) + 1
+        if not np.isin(rising, indptr).all():
+            raise BundleRefused(self._name(entry.files, roles[2]), "scores must fall within a list")
+        catalogue = self.manifest.catalogue
+        seen = (np.load(self.path / catalogue[role], mmap_mode="r", allow_pickle=False) for role in _HISTORY)
+        row = _first_row_with_seen((indptr, items), tuple(seen), self.n_items)
+        if row is not None:
+            raise BundleRefused(
+                self._name(entry.files, roles[1]), f"user row {row} is listed what they have seen"
+            )
+        return dict(zip(roles, (indptr, items, scores), strict=True))
 
     def _tower(self, name: str, entry: ModelEntry) -> TowerFile | None:
         if "tower" not in entry.files:
@@ -522,4 +557,19 @@ def _first_row_with_a_twin(
         if bool(twins.any()):
             return first + int(keys[:-1][twins][0]) // width
         first = end
+    return None
+
+
+def _first_row_with_seen(listed: tuple[Array, ...], seen: tuple[Array, ...], width: int) -> int | None:
+    """Find a row that two CSRs share an entry in, a block of rows at a time."""
+    n_rows = len(listed[0]) - 1
+    for first in range(0, n_rows, _BLOCK_ROWS):
+        end = min(first + _BLOCK_ROWS, n_rows)
+        keys = []
+        for indptr, items in (listed, seen):
+            places = np.repeat(np.arange(first, end, dtype=np.int64), np.diff(indptr[first : end + 1]))
+            keys.append(places * width + items[indptr[first] : indptr[end]])
+        shared = np.intersect1d(keys[0], keys[1], assume_unique=True)
+        if len(shared):
+            return int(shared[0]) // width
     return None

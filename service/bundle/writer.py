@@ -68,6 +68,12 @@ class BundleWriter:
         """Let `save(path)` write an index as `<name>.hnsw`; returns the file's name."""
         return self._add(f"{name}.hnsw", lambda path: save(str(path)))
 
+    def add_file(
+        self, file: str, write: Callable[[Path], object], dtype: str | None, shape: list[int] | None
+    ) -> str:
+        """Let `write(path)` make a file under its full name: one of another bundle, as it stands there."""
+        return self._add(file, write, dtype, shape)
+
     def add_tower(self, name: str, raw: bytes) -> str:
         """Write an ONNX graph as `<name>.onnx`; returns the file's name."""
         return self._add(f"{name}.onnx", lambda path: path.write_bytes(raw))

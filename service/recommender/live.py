@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 
 from service.bundle.reader import Bundle, ModelData
-from service.domain import Clock, Reranking
+from service.domain import Candidates, Clock, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
-from service.recommender.filters import EVERYTHING
+from service.recommender.filters import EVERYTHING, Eligible
+from service.recommender.precomputed import KINDS, PrecomputedLists
 from service.recommender.ranking.ranker import TwoStage
 from service.recommender.ranking.warm_up import check_golden, warm_up
 from service.recommender.retrieval import (
@@ -45,11 +46,22 @@ class LiveModel:
     retrieve_cost: StageCost
     recall_at_10: float
     """Of the retriever in use against exact search; 1.0 where retrieval is exact."""
+    precomputed: PrecomputedLists | None = None
+    """Candidates computed beforehand; None where every request is searched."""
     ranking: TwoStage | None = field(default=None, repr=False)
     """What gathers and ranks where the model has two stages; it is the retriever too."""
     rank_cost: StageCost = field(default_factory=StageCost, repr=False)
     rerank_costs: dict[tuple[Reranking, int], StageCost] = field(default_factory=dict, repr=False)
     """By settings and number of candidates: as many as there are plans. One that never ran is expected to be free."""
+
+    def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
+        """Up to n candidates, best first: from the list where it says the same, else by a search."""
+        lists = self.precomputed
+        if lists is not None:
+            listed = lists.find(user, n, rules)
+            if listed is not None:
+                return listed
+        return self.retriever.retrieve(user, n, rules)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,7 +93,8 @@ def go_live(
 ) -> LiveBundle:
     """Build the retrievers and prove them on the golden queries. Raises BundleRefused when an answer is wrong.
 
-    `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere.
+    `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere;
+    and with either every request is searched, also where candidates were computed beforehand.
     """
     popular = PopularRetriever(bundle.models["popular"])
     models = {}
@@ -93,7 +106,9 @@ def go_live(
             _check_golden(data, built, bundle)
             _check_tower(data, built, bundle)
             _tune_scan(built, data, bundle)
-        models[name] = LiveModel(name, data, built, StageCost(_warm_up(built, bundle, clock)), recall)
+        lists = _lists(data, built, bundle) if retriever == "auto" else None
+        cost = StageCost(_warm_up(built, bundle, clock))
+        models[name] = LiveModel(name, data, built, cost, recall, lists)
     made = dict(models)
     for name, data in bundle.models.items():
         if data.entry.kind == "two_stage":
@@ -181,6 +196,31 @@ def _check_tower(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -
                 data.tower.name,
                 f"gives golden user row {row} another vector than {data.entry.files['user_vectors']} has",
             )
+
+
+def _lists(data: ModelData, retriever: Retriever, bundle: Bundle) -> PrecomputedLists | None:
+    """Take up what was computed beforehand, once a sample of it is what a search answers. Raises BundleRefused."""
+    width = data.entry.precomputed
+    if data.entry.kind not in KINDS or width is None:
+        return None
+    lists = PrecomputedLists(data.arrays, width)
+    n_users = len(bundle.user_ids)
+    for row in np.linspace(0, n_users - 1, min(_WARM_UPS, n_users)).astype(int).tolist():
+        user = UserState(row, bundle.history_of(row), live=False)
+        rules = Eligible(user.history, None)
+        listed = lists.find(user, width, rules)
+        if listed is None:
+            continue
+        found = retriever.retrieve(user, width, rules)
+        if (
+            found is None
+            or len(found.item_rows) != len(listed.item_rows)
+            or not np.allclose(found.scores, listed.scores, rtol=_TOLERANCE, atol=_TOLERANCE)
+        ):
+            raise BundleRefused(
+                data.entry.files["precomputed_scores"], f"user row {row} is not listed what a search answers"
+            )
+    return lists
 
 
 def _tune_scan(retriever: FactorsRetriever, data: ModelData, bundle: Bundle) -> None:
