@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models.build import second_stage
 from models.build.assemble import Assembled, assemble
 from models.build.avatar_view import AvatarView, look
 from models.build.index import IndexChoice
@@ -23,6 +24,7 @@ from models.data.dataset import Dataset
 from models.data.read import read_dataset
 from models.data.splits import Split, validation_split
 from models.evaluation.run import Evaluation, Examiner
+from models.ranker import config as ranker
 from models.trained import TrainedModel
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
@@ -64,6 +66,8 @@ class Built:
     seconds: Mapping[str, float]
     query_microseconds: Mapping[str, Mapping[str, float]]
     avatars: Mapping[str, AvatarView]
+    ranker: second_stage.Learned | str
+    """The second stage, or why there is none."""
 
     @property
     def bundle_id(self) -> str:
@@ -82,6 +86,7 @@ class Built:
             "configs": {name: asdict(config) for name, config in self.configs.items()},
             "query_microseconds": {name: dict(times) for name, times in self.query_microseconds.items()},
             "avatars": {name: asdict(view) for name, view in self.avatars.items()},
+            "ranker": self.ranker if isinstance(self.ranker, str) else self.ranker.as_json(),
             "peak_memory_mb": peak_memory_mb(),
         }
 
@@ -116,6 +121,7 @@ def build(
 def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_trial: OnTrial) -> Built:
     dataset = data.dataset
     names = chosen_models(dataset, order.models)
+    ranking = wanted_ranker(names, order)
     with steps.step(
         "split", f"{len(dataset):,} events, {dataset.n_users:,} users, {dataset.n_items:,} items"
     ):
@@ -125,12 +131,23 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
     with steps.step(
         "validate", f"{len(split.test):,} held-out events ({split.name}), through the serving line"
     ):
-        evaluations = _validated(
-            split, _trained(configs, split.train, order.seed, progress), order.seed, progress
-        )
+        earlier = _trained(configs, split.train, order.seed, progress)
+        evaluations = _validated(split, earlier, list(earlier), order.seed, progress)
+    ranked: second_stage.Learned | str = "not wanted"
+    if ranking is not None:
+        with steps.step("rank", "candidates of all models, by two earlier moments"):
+            ranked = _ranked(split, earlier, evaluations, configs, ranking, order, progress)
+            if isinstance(ranked, second_stage.Learned):
+                both = {**earlier, second_stage.NAME: ranked.honest}
+                evaluations |= _validated(split, both, [second_stage.NAME], order.seed, progress)
+            elif second_stage.NAME in (order.models or ()):
+                raise InputError(f"--models {second_stage.NAME}: not with this data: {ranked}")
+    del earlier
     default_model = best_model(evaluations)
     with steps.step("train", "on all events"):
         models = _trained(configs, dataset, order.seed, progress)
+        if isinstance(ranked, second_stage.Learned):
+            models[second_stage.NAME] = ranked.model(dataset)
     with steps.step("bundle", "vectors, index, files"):
         metrics = {name: manifest_metrics(found) for name, found in evaluations.items()}
         assembled = _assembled(order, dataset, models, default_model, metrics)
@@ -148,6 +165,7 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
         seconds=steps.rounded(),
         query_microseconds=assembled.microseconds,
         avatars=avatars,
+        ranker=ranked,
     )
 
 
@@ -155,8 +173,12 @@ def chosen_models(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
     """Names to train, in the order of RECIPES: those wanted and `popular`, or all that the data supports and that are
     not trained on request only.
 
-    Raises InputError for an unknown name, or for one that the data can't support.
+    A second stage alone wants all of them. Raises InputError for an unknown name, or for one that the data can't
+    support.
     """
+    if wanted is not None:
+        first = [name for name in wanted if name != second_stage.NAME]
+        wanted = first if first or not wanted else None
     if wanted is None:
         return [
             name
@@ -169,6 +191,22 @@ def chosen_models(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
         if reason := RECIPES[name].lacks(dataset):
             raise InputError(f"--models {name}: not with this data: {reason}")
     return [name for name in RECIPES if name in {*wanted, "popular"}]
+
+
+def wanted_ranker(names: Sequence[str], order: Order) -> ranker.Config | None:
+    """Say how to train the second stage; None where it is neither wanted nor possible.
+
+    Raises InputError where it is named and something is lacking.
+    """
+    config = order.configs.get(second_stage.NAME) or ranker.Config()
+    named = order.models is not None and second_stage.NAME in order.models
+    if order.models is not None and not named:
+        return None
+    if reason := second_stage.lacks(names, config):
+        if named:
+            raise InputError(f"--models {second_stage.NAME}: {reason}")
+        return None
+    return config
 
 
 def best_model(evaluations: Mapping[str, Evaluation]) -> str:
@@ -216,9 +254,26 @@ def _trained(
     }
 
 
+def _ranked(
+    split: Split,
+    models: Mapping[str, TrainedModel],
+    evaluations: Mapping[str, Evaluation],
+    configs: Mapping[str, Any],
+    config: ranker.Config,
+    order: Order,
+    progress: bool,
+) -> second_stage.Learned | str:
+    def train(dataset: Dataset) -> Mapping[str, TrainedModel]:
+        return _trained(configs, dataset, order.seed, progress)
+
+    quality = {name: found.metrics[CHOSEN_BY] for name, found in evaluations.items()}
+    return second_stage.learn(split, models, quality, train, config, seed=order.seed, progress=progress)
+
+
 def _validated(
-    split: Split, models: Mapping[str, TrainedModel], seed: int, progress: bool
+    split: Split, models: Mapping[str, TrainedModel], names: Sequence[str], seed: int, progress: bool
 ) -> dict[str, Evaluation]:
+    """Examine some of the models, all of which are in the bundle that is asked."""
     test = split.test
     users = np.unique(test.user_rows)
     if len(users) == 0:
@@ -235,7 +290,7 @@ def _validated(
         examiner = Examiner.of(
             live.bundle, test.user_ids.take(test.user_rows), test.item_ids.take(test.item_rows)
         )
-        return {name: examiner.examine(live, name, [10], progress=progress) for name in models}
+        return {name: examiner.examine(live, name, [10], progress=progress) for name in names}
 
 
 def _assembled(

@@ -26,8 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from models.build.recipes import RECIPES
+from models.ranker.config import Config as RankerConfig
 from service.domain import ItemId
 from service.errors import InputError
+
+_TYPES: Mapping[str, type[Any]] = {
+    **{name: recipe.config_type for name, recipe in RECIPES.items()},
+    "two_stage": RankerConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +60,8 @@ def read_settings(path: Path) -> BuildSettings:
     avatars = document.pop("avatars", {})
     if not isinstance(avatars, dict) or not all(_is_items(listed) for listed in avatars.values()):
         raise InputError(f"{path}: [avatars]: must map names to lists of item ids or titles")
-    if unknown := sorted(set(document) - set(RECIPES)):
-        known = ", ".join(("reader", "columns", "avatars", *RECIPES))
+    if unknown := sorted(set(document) - set(_TYPES)):
+        known = ", ".join(("reader", "columns", "avatars", *_TYPES))
         raise InputError(f"{path}: no such section {unknown[0]!r} (known: {known})")
     return BuildSettings(
         reader,
@@ -73,7 +79,7 @@ def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
     if before.avatars:
         sections["avatars"] = before.avatars
     merged = {**before.configs, **configs}
-    sections |= {name: dataclasses.asdict(merged[name]) for name in RECIPES if name in merged}
+    sections |= {name: dataclasses.asdict(merged[name]) for name in _TYPES if name in merged}
     for name, section in sections.items():
         lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
         lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items() if value is not None]
@@ -88,7 +94,7 @@ def _is_items(listed: Any) -> bool:
 
 
 def _config(path: Path, name: str, section: Any) -> Any:
-    config_type = RECIPES[name].config_type
+    config_type = _TYPES[name]
     if not isinstance(section, dict):
         raise InputError(f"{path}: {name}: must be a section, [{name}]")
     kinds = typing.get_type_hints(config_type)

@@ -10,6 +10,7 @@ import orjson
 
 from models.build.build import Order, build
 from models.build.recipes import RECIPES
+from models.build.second_stage import NAME
 from models.build.settings import BuildSettings, read_settings
 from models.build.tables import avatars_table, models_table, steps_table
 from models.build.tuning import Trial
@@ -17,6 +18,7 @@ from models.commands.data_flags import add_data_flags, columns_of
 from models.progress import CONSOLE, Ticker
 from models.towers.checkpoint_folder import checkpoints_in
 
+MODELS = (*RECIPES, NAME)
 HELP = "Build and publish a bundle: read, split, tune, validate, refit, index"
 
 
@@ -30,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=_names,
         metavar="M,M",
-        help=f"models to hold besides popular: {', '.join(RECIPES)}; default: all that the data supports but "
+        help=f"models to hold besides popular: {', '.join(MODELS)}; default: all that the data supports but "
         f"{', '.join(name for name, recipe in RECIPES.items() if recipe.on_request)}",
     )
     parser.add_argument(
@@ -99,9 +101,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [name for name in names if name not in RECIPES]
+    unknown = [name for name in names if name not in MODELS]
     if unknown or not names:
         raise argparse.ArgumentTypeError(
-            f"no such model {unknown[0] if unknown else text!r} (known: {', '.join(RECIPES)})"
+            f"no such model {unknown[0] if unknown else text!r} (known: {', '.join(MODELS)})"
         )
     return names
