@@ -30,16 +30,21 @@ from service.recommender.user_state import user_state
 WIDTH = 12
 USERS = st.one_of(st.sampled_from(range(100, 262, 3)), st.sampled_from([None, 274, 999_999]))
 ITEMS = st.integers(-1, 41).map(lambda row: 10 + 2 * row)
+
+
+def seldom(strategy: st.SearchStrategy[Any], usually: Any) -> st.SearchStrategy[Any]:
+    return st.integers(0, 5).flatmap(lambda n: strategy if n == 0 else st.just(usually))
+
+
 FILTERS = st.one_of(
-    *[st.none()] * 4,
     st.builds(ItemFilter, deny=st.frozensets(ITEMS, max_size=4)),
     st.builds(ItemFilter, allow=st.frozensets(ITEMS, max_size=20)),
     st.just(ItemFilter(attributes={"kind": ("series",)})),
 )
-HISTORIES = st.one_of(*[st.none()] * 5, st.lists(ITEMS, max_size=5).map(tuple))
+LISTED = st.lists(ITEMS, max_size=5).map(tuple)
 QUERIES = st.builds(
-    Query, USERS, st.one_of(st.integers(1, 10), st.integers(1, 45)), HISTORIES, FILTERS, st.sampled_from([True, True, False]),
-    st.one_of(*[st.just(())] * 5, st.lists(ITEMS, max_size=3).map(tuple)),
+    Query, USERS, st.one_of(st.integers(1, 10), st.integers(1, 45)), seldom(LISTED, None), seldom(FILTERS, None),
+    seldom(st.just(False), usually=True), seldom(LISTED, ()),
 )  # fmt: skip
 
 
