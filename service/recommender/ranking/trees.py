@@ -43,6 +43,11 @@ class Forest:
         """How many different comparisons the trees make."""
         return self._questions.count
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether every tree asks the same on all of a level: no walk is needed then."""
+        return isinstance(self._paths, _Symmetric)
+
     def scores(self, features: Floats) -> npt.NDArray[np.float64]:
         """float64 (n,): each row's sum over the trees. features: float32 (n, n_features), NaN where unknown.
 
@@ -82,7 +87,9 @@ class _Questions:
         self.count: int = different.shape[1]
         edges = np.flatnonzero((different[:2, 1:] != different[:2, :-1]).any(axis=0)) + 1
         self._blocks: list[tuple[int, bool, slice, Floats]] = []
-        for begin, end in pairwise((0, *edges.tolist(), self.count)):
+        for begin, end in pairwise(
+            (0, *edges.tolist(), self.count) if self.count else ()
+        ):  # stumps ask nothing
             feature, nan_right, _ = different[:, begin].tolist()
             thresholds = different[2, begin:end, None].astype(np.float32)
             self._blocks.append((int(feature), bool(nan_right), slice(begin, end), thresholds))
