@@ -37,6 +37,8 @@ _FLATTENED = 0.75
 _CLIP_NORM = 1.0
 _ENCODED_TOKENS = 1 << 14
 """Places encoded at once."""
+_SCORED_CELLS = 1 << 23
+"""Scores held at once in validation: 32 MB."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
@@ -169,13 +171,15 @@ def _encoded(encoder: Encoder, histories: list[npt.NDArray[np.int64]]) -> npt.ND
 def _ndcg(encoder: Encoder, learned: Histories, whole: Histories, examined: npt.NDArray[np.int64]) -> float:
     """Mean NDCG@10 of the held-out last items, seen items left out: 1 / log2(1 + rank) where it is in the top 10."""
     vectors = _encoded(encoder, [learned.of(user) + np.int64(1) for user in examined])
-    scores = vectors @ encoder.item_vectors().detach().numpy().T
+    items = encoder.item_vectors().detach().numpy()
     gains = np.zeros(len(examined))
-    for place, user in enumerate(examined):
-        own = scores[place]
-        wanted = whole.of(user)[-1]
-        above = own[wanted]
-        own[learned.of(user)] = -np.inf
-        rank = 1 + int((own > above).sum())
-        gains[place] = 1.0 / np.log2(1 + rank) if rank <= _K else 0.0
+    step = max(1, _SCORED_CELLS // len(items))
+    for start in range(0, len(examined), step):
+        scores = vectors[start : start + step] @ items.T
+        for place, own in enumerate(scores, start):
+            user = examined[place]
+            wanted = own[whole.of(user)[-1]]
+            own[learned.of(user)] = -np.inf
+            rank = 1 + int((own > wanted).sum())
+            gains[place] = 1.0 / np.log2(1 + rank) if rank <= _K else 0.0
     return float(gains.mean())
