@@ -360,12 +360,20 @@ def _described(slate: Slate, assignment: Assignment) -> dict[str, Any]:
         "treatments": dict(assignment.treatments),
         "source": slate.source,
         "degraded": slate.degraded,
-        "items": [
-            {"item_id": item_id, "score": score, "source": source}
-            for item_id, score, source in zip(slate.item_ids, slate.scores, slate.sources, strict=True)
-        ],
+        "items": _places(slate),
         "timings_ms": _milliseconds(slate.timings),
     }
+
+
+def _places(slate: Slate) -> list[dict[str, Any]]:
+    places: list[dict[str, Any]] = [
+        {"item_id": item_id, "score": score, "source": source}
+        for item_id, score, source in zip(slate.item_ids, slate.scores, slate.sources, strict=True)
+    ]
+    if slate.found_by is not None:
+        for place, names in zip(places, slate.found_by, strict=True):
+            place["found_by"] = names
+    return places
 
 
 def _model(model: LiveModel, *, default: bool) -> dict[str, Any]:

@@ -175,6 +175,10 @@ class ItemAnswer(_Told):
     item_id: Annotated[int | str, WithJsonSchema(ID_SCHEMA)]
     score: float | None = Field(description="comparable within one model only; null where it is not finite")
     source: Source
+    found_by: list[str] = Field(
+        [],
+        description="models whose candidates had the item, where the model ranks those of several; else absent",
+    )
 
 
 class RecommendAnswer(_Told):

@@ -99,6 +99,7 @@ class Impression(NamedTuple):
                 "source": slate.source,
                 "degraded": slate.degraded,
                 "propensities": self.propensities,
+                "found_by": slate.found_by,
                 "latency_ms": round(self.seconds * 1000, 3),
                 "asked": self._asked(),
             }

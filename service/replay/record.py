@@ -14,11 +14,12 @@ from service.errors import InputError
 from service.policy.assignment import chance_of
 from service.recommender.live import RetrieverChoice
 
-_STAGES = frozenset({"retrieve", "rerank"})
-"""Stages that a record may say were skipped, and that a replay can skip too."""
-_HARMLESS = frozenset({"overrun", "history", "error"})
+_STAGES = frozenset({"retrieve", "rank", "rerank"})
+"""Stages that a record may say were skipped, and that a replay can skip too; single sources of a pool beside."""
+_SOURCE = "retrieve:"
+_HARMLESS = frozenset({"overrun", "history", "error", "user_features", "item_features"})
 """What a record may say beside: late but whole; a history that was not read whole, as `recent` shows; a line that
-broke and was answered by what is popular."""
+broke and was answered by what is popular; features that the bundle lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def asked_of(record: Mapping[str, Any]) -> Asked:
     if asked is None:
         raise InputError(f"{event_id}: its record does not say what was asked: an older version wrote it")
     degraded = set(record["degraded"])
-    if unknown := sorted(degraded - _STAGES - _HARMLESS):
+    skipped = {stage for stage in degraded if stage == "rank" or stage.startswith(_SOURCE)}
+    if unknown := sorted(degraded - skipped - _STAGES - _HARMLESS):
         raise InputError(f"{event_id}: it left out {unknown[0]!r}, which this version cannot leave out alike")
     try:
         plan = _made(Plan, asked["plan"])
@@ -70,8 +72,12 @@ def asked_of(record: Mapping[str, Any]) -> Asked:
         raise InputError(f"{event_id}: its record is not one that this version writes: {error}") from None
     if "error" in degraded:
         plan = Plan("popular")
-    elif "rerank" in degraded:
-        plan = dataclasses.replace(plan, reranking=None)
+    else:
+        plan = dataclasses.replace(
+            plan,
+            reranking=None if "rerank" in degraded else plan.reranking,
+            left_out=(*plan.left_out, *sorted(skipped)),
+        )
     propensities = record.get("propensities")
     return Asked(
         event_id,

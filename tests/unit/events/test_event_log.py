@@ -271,6 +271,7 @@ async def test_an_impression_keeps_all_that_was_shown(tmp_path: Path) -> None:
         "source": "personal",
         "degraded": [],
         "propensities": [0.25, 0.75],
+        "found_by": None,
         "latency_ms": 12.5,
         "asked": {
             "k": 2,
