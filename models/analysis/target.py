@@ -111,11 +111,22 @@ def of_plan(
         query = Query(
             _identifier(user, kinds[0]), max(len(places), pool), recent=tuple(items[: bisect_left(times, at)])
         )
-        slate = recommend(query, certain, live, Deadline.none())
+        slate = _ranked(query, certain, len(places), live)
         for p, above in _chances(plan, slate, [place[3] for place in places], fold, model):
             probability.append(p)
             more.append(above)
     return Target(np.array(probability), _logged(explored, model), _places(explored, model) + np.array(more))
+
+
+def _ranked(query: Query, plan: Plan, k: int, live: LiveBundle) -> Slate:
+    """All that exploration may show, in the order that it finds: reranked are the first k, behind them is the rest."""
+    whole = recommend(query, replace(plan, reranking=None), live, Deadline.none())
+    if plan.reranking is None:
+        return whole
+    score_of = dict(zip(whole.item_ids, whole.scores, strict=True))
+    first = recommend(replace(query, k=k), plan, live, Deadline.none())
+    order = dict.fromkeys([item for item in first.item_ids if item in score_of] + whole.item_ids)
+    return replace(whole, item_ids=list(order), scores=[score_of[item] for item in order])
 
 
 def _chances(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import orjson
 from rich.table import Table
@@ -17,9 +18,13 @@ from models.analysis.target import of_file, of_plan
 from models.commands.analysis_flags import add_events, positive, share, tell_damage
 from models.evaluation.opening import model_of, open_published
 from models.progress import console_of_people
-from service.domain import Exploration, Plan
+from service.domain import AttributeCap, Exploration, Plan, Reranking
 from service.errors import InputError
 
+_SETTINGS = (
+    "n_candidates", "epsilon", "temperature", "rerank", "relevance", "window", "cap", "attribute",
+)  # fmt: skip
+Method = Literal["mmr", "dpp", "calibrated"]
 HELP = "Estimate what another plan would have earned, from logged propensities"
 
 
@@ -29,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
         "--plan",
-        metavar="MODEL[,n_candidates=N][,epsilon=E|,temperature=T]",
+        metavar="MODEL[,n_candidates=N][,epsilon=E|,temperature=T][,rerank=METHOD…]",
         help="another plan of the bundle in --artifacts",
     )
     target.add_argument(
@@ -80,34 +85,83 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parsed_plan(text: str) -> Plan:
-    """Parse `als`, `als,n_candidates=50,epsilon=0.1`. Raises InputError saying which part is wrong."""
+    """Parse `als`, `als,n_candidates=50,epsilon=0.1`, `als,n_candidates=50,rerank=mmr,relevance=0.5,cap=artist:2`.
+
+    Raises InputError saying which part is wrong.
+    """
     model, *parts = text.split(",")
-    settings: dict[str, float] = {}
+    given: dict[str, str] = {}
     for part in parts:
-        name, _, value = part.partition("=")
-        try:
-            settings[name] = float(value)
-        except ValueError:
-            raise InputError(f"--plan: {part!r}: must be a name, = and a number") from None
-    unknown = sorted(settings.keys() - {"n_candidates", "epsilon", "temperature"})
-    if unknown:
-        raise InputError(f"--plan: no setting {unknown[0]!r}: there are n_candidates, epsilon, temperature")
-    pool = settings.get("n_candidates", 0.0)
+        name, equals, value = part.partition("=")
+        if not equals or not value:
+            raise InputError(f"--plan: {part!r}: must be a name, = and a value")
+        if name not in _SETTINGS:
+            raise InputError(f"--plan: no setting {name!r}: there are {', '.join(_SETTINGS)}")
+        given[name] = value
+    pool = _number(given, "n_candidates", 0.0)
     if not (pool.is_integer() and 0 <= pool <= 10_000):
         raise InputError(f"--plan: n_candidates must be a whole number up to 10000, not {pool:g}")
-    chosen = sorted(settings.keys() & {"epsilon", "temperature"})
+    exploration, reranking = _exploration(given), _reranking(given)
+    if exploration is not None and not pool:
+        raise InputError("--plan: exploration needs n_candidates: how many of the best may be shown")
+    if reranking is not None and not pool:
+        raise InputError("--plan: rerank needs n_candidates: how many of the best are put in order")
+    if reranking is not None and exploration is not None and exploration.kind == "softmax":
+        raise InputError("--plan: temperature orders by score again: rerank goes with epsilon")
+    return Plan(model, int(pool), exploration, reranking)
+
+
+def _exploration(given: Mapping[str, str]) -> Exploration | None:
+    chosen = sorted(given.keys() & {"epsilon", "temperature"})
     if len(chosen) > 1:
         raise InputError("--plan: epsilon and temperature exclude each other")
     if not chosen:
-        return Plan(model, int(pool))
-    strength = settings[chosen[0]]
-    if chosen == ["epsilon"] and not 0 <= strength <= 1:
-        raise InputError(f"--plan: epsilon must be from 0 to 1, not {strength:g}")
-    if chosen == ["temperature"] and not (0.01 <= strength <= 100 and math.isfinite(strength)):
+        return None
+    strength = _number(given, chosen[0], math.nan)
+    if chosen == ["epsilon"]:
+        if not 0 <= strength <= 1:
+            raise InputError(f"--plan: epsilon must be from 0 to 1, not {strength:g}")
+        return Exploration("epsilon", strength)
+    if not (0.01 <= strength <= 100 and math.isfinite(strength)):
         raise InputError(f"--plan: temperature must be from 0.01 to 100, not {strength:g}")
-    if not pool:
-        raise InputError("--plan: exploration needs n_candidates: how many of the best may be shown")
-    return Plan(model, int(pool), Exploration("epsilon" if chosen == ["epsilon"] else "softmax", strength))
+    return Exploration("softmax", strength)
+
+
+def _reranking(given: Mapping[str, str]) -> Reranking | None:
+    method = given.get("rerank")
+    if method is None:
+        alone = sorted(given.keys() & {"relevance", "window", "cap", "attribute"})
+        if alone:
+            raise InputError(f"--plan: {alone[0]} goes with rerank")
+        return None
+    if method not in get_args(Method):
+        raise InputError(f"--plan: rerank must be one of {', '.join(get_args(Method))}, not {method!r}")
+    most = 0.99 if method == "dpp" else 1.0
+    relevance = _number(given, "relevance", 0.7)
+    if not 0 <= relevance <= most:
+        raise InputError(f"--plan: relevance must be from 0 to {most:g}, not {relevance:g}")
+    window = _number(given, "window", 10.0)
+    if ("window" in given and method != "dpp") or not (window.is_integer() and 2 <= window <= 100):
+        raise InputError("--plan: window is of rerank=dpp, a whole number from 2 to 100")
+    if (method == "calibrated") != ("attribute" in given):
+        raise InputError("--plan: rerank=calibrated needs attribute, and no other takes it")
+    return Reranking(cast("Method", method), relevance, int(window), _cap(given), given.get("attribute", ""))
+
+
+def _cap(given: Mapping[str, str]) -> AttributeCap | None:
+    if "cap" not in given:
+        return None
+    attribute, _, most = given["cap"].rpartition(":")
+    if not attribute or not (most.isascii() and most.isdigit() and int(most)):
+        raise InputError(f"--plan: cap must be an attribute, : and a number of places, not {given['cap']!r}")
+    return AttributeCap(attribute, int(most))
+
+
+def _number(given: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(given.get(name, default))
+    except ValueError:
+        raise InputError(f"--plan: {name} must be a number, not {given[name]!r}") from None
 
 
 def _table(found: Evaluation, reward: str) -> Table:

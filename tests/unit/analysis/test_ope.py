@@ -21,7 +21,7 @@ from models.evaluation.opening import open_published
 from models.events_table import SCHEMA, row_of
 from service.bundle.store import ArtifactStore
 from service.cli import main
-from service.domain import Candidates, Deadline, Exploration, Plan, Query
+from service.domain import AttributeCap, Candidates, Deadline, Exploration, Plan, Query, Reranking
 from service.errors import DataError, InputError
 from service.recommender.exploration import explore
 from service.recommender.pipeline import recommend
@@ -164,20 +164,29 @@ def test_intervals_cover_the_truth_where_a_place_depends_on_those_above(tmp_path
     assert min(covered(found, truth).values()) >= 0.9 * RUNS, covered(found, truth)
 
 
-@pytest.mark.parametrize("exploration", [Exploration("epsilon", 0.4), Exploration("softmax", 0.7)])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "als,n_candidates=12,epsilon=0.4",
+        "als,n_candidates=12,temperature=0.7",
+        "als,n_candidates=12,epsilon=0.4,rerank=mmr,relevance=0.3",
+        "als,n_candidates=12,epsilon=0.4,rerank=dpp,window=4,cap=kind:2",
+        "knn,n_candidates=12,epsilon=0.4,rerank=calibrated,attribute=genres,relevance=0.2",
+    ],
+)
 @pytest.mark.parametrize("interaction", ["independent", "cascade"])
 def test_the_logging_plan_itself_has_weights_of_one(
-    tmp_path: Path, exploration: Exploration, interaction: Interaction
+    tmp_path: Path, plan: str, interaction: Interaction
 ) -> None:
     write_tiny_bundle(tmp_path)
     live = open_published(tmp_path)
-    plan = Plan("als", 12, exploration)
+    policy = parsed_plan(plan)
     records: list[Mapping[str, Any]] = []
     for request in range(60):
         user = 100 + 3 * (request % 20)
         # What a user did before is in the log, so the replay must know it at the time of each request.
         recent = tuple(10 + 2 * (n // 20) for n in range(request) if n % 20 == request % 20)
-        served = recommend(Query(user, 3, recent=recent, seed=request), plan, live, Deadline.none())
+        served = recommend(Query(user, 3, recent=recent, seed=request), policy, live, Deadline.none())
         at = START_MS + 1000 * request
         records.append(
             slate(f"r{request}", user, at, list(served.item_ids), propensities=served.propensities)  # type: ignore[arg-type]
@@ -185,7 +194,7 @@ def test_the_logging_plan_itself_has_weights_of_one(
         records.append(feedback(f"v{request}", "view", user, at + 1, item_id=10 + 2 * (request // 20)))
     events = table(records)
     explored = explored_slots(events, "click")
-    target = of_plan(plan, events, explored, RewardModel(explored.slots), live)
+    target = of_plan(policy, events, explored, RewardModel(explored.slots), live)
     assert target.probability == pytest.approx(explored.slots["propensity"].to_numpy(), rel=1e-6)
     found = evaluate(explored, target, interaction=interaction)
     assert found.weights.mean == pytest.approx(1.0)
@@ -249,12 +258,23 @@ def test_a_log_without_propensities_or_with_wrong_ones_is_refused() -> None:
 def test_plans_are_parsed_and_faults_named() -> None:
     assert parsed_plan("als") == Plan("als")
     assert parsed_plan("als,n_candidates=50,epsilon=0.1") == Plan("als", 50, Exploration("epsilon", 0.1))
+    assert parsed_plan("als,n_candidates=50,rerank=dpp,window=5,relevance=0.5,cap=artist:2") == Plan(
+        "als", 50, reranking=Reranking("dpp", 0.5, 5, AttributeCap("artist", 2))
+    )
     for text, message in [
+        ("als,rerank=mmr", "rerank needs n_candidates"),
+        ("als,n_candidates=5,rerank=best", "must be one of mmr, dpp, calibrated"),
+        ("als,n_candidates=5,rerank=mmr,temperature=1", "orders by score again"),
+        ("als,n_candidates=5,rerank=mmr,window=3", "window is of rerank=dpp"),
+        ("als,n_candidates=5,rerank=calibrated", "needs attribute"),
+        ("als,n_candidates=5,rerank=dpp,relevance=1", "from 0 to 0.99"),
+        ("als,n_candidates=5,rerank=mmr,cap=artist", "cap must be an attribute"),
+        ("als,n_candidates=5,relevance=0.5", "relevance goes with rerank"),
         ("als,epsilon=0.1", "needs n_candidates"),
         ("als,n_candidates=5,epsilon=2", "from 0 to 1"),
         ("als,n_candidates=5,epsilon=.1,temperature=1", "exclude"),
         ("als,depth=5", "no setting 'depth'"),
-        ("als,epsilon", "a name, = and a number"),
+        ("als,epsilon", "a name, = and a value"),
     ]:
         with pytest.raises(InputError, match=message):
             parsed_plan(text)
