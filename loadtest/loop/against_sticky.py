@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from loadtest.loop.programs import LoopError, reco, serving
-from loadtest.loop.training_data import likes_of_listening_log
+from loadtest.loop.training_data import heard_of_listening_log, likes_of
 
 METRIC = "mean_time_per_session"
 EXPERIMENT, AA = "AUDIENCE", "AA"
@@ -104,7 +104,7 @@ def _learn(bench: Bench, seed: int, world: Path, folder: Path) -> None:
         "--from", "2026-01-01", "--log", log,
     )  # fmt: skip
     data.mkdir()
-    likes_of_listening_log(log).drop("organic").write_parquet(data / "interactions.parquet")
+    likes_of(heard_of_listening_log(log)).write_parquet(data / "interactions.parquet")
     pl.read_ndjson(world / "tracks.json").rename({"track": "item_id"}).write_csv(data / "items.csv")
     reco(
         "build", "--data", data, "--out", folder / "artifacts", "--models", bench.model, "--seed", seed,

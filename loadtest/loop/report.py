@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ _COLUMNS = (
     "± sem",
     "tracks/session",
     "likes so far",
-    "NDCG@10 before",
-    "NDCG@10 new",
+    "order before",
+    "order new",
 )
 
 
@@ -28,9 +28,10 @@ _COLUMNS = (
 class DayReport:
     """A day and the night after it.
 
-    served: the bundle, or the rule, that answered. likes: of all days so far. ndcg_before, ndcg_after: of the bundle
-    that served and of the one built in the night, on the day's last likes, which neither has seen. published: whether
-    the new one was. reload_s: until the running service answered with it.
+    served: the model and bundle, or the rule, that answered. likes: of all days so far. order_before, order_after: of
+    what served and of the best candidate, the share of a sitting's tracks that it puts into the order in which they
+    were heard, on the day's last fifth, which neither has seen (`loadtest.loop.choice`); candidates: that of each.
+    chosen, published: the best, and its bundle, if it was published. reload_s: until the running service answered with it.
     """
 
     day: int
@@ -39,9 +40,11 @@ class DayReport:
     time_per_session: Figure
     tracks_per_session: Figure
     users: Figure
-    likes: int
-    ndcg_before: float | None = None
-    ndcg_after: float | None = None
+    likes: int = 0
+    order_before: float | None = None
+    order_after: float | None = None
+    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chosen: str | None = None
     published: str | None = None
     reload_s: float | None = None
 
@@ -94,8 +97,8 @@ def _cells(day: DayReport) -> tuple[str, ...]:
         "" if day.time_per_session.sem is None else f"{day.time_per_session.sem:.3f}",
         f"{day.tracks_per_session.mean:.2f}",
         str(day.likes),
-        _number(day.ndcg_before),
-        _number(day.ndcg_after),
+        _number(day.order_before),
+        _number(day.order_after),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import polars as pl
@@ -9,56 +10,49 @@ import polars as pl
 LIKED_FROM = 0.5
 """Share of a track heard from which on the user is taken to like it."""
 HELD_OUT = 0.2
-"""Share of a day's likes, its latest, that a new bundle hasn't seen and is judged by."""
+"""Share of a day's listens, its latest, that new bundles haven't seen and are judged by."""
+_LISTENS = ("view", "impression", "last")
+"""Events that a listen is reported as: an impression where the track was left early."""
 
 
-def likes_of_listening_log(path: Path, liked_from: float = LIKED_FROM) -> pl.DataFrame:
-    """Read a log with botify's keys: user_id, item_id, timestamp, weight (share heard) and `organic`, by time.
+def heard_of_listening_log(path: Path) -> pl.DataFrame:
+    """All listens of a log with botify's keys, by time.
 
-    Whose choice a listen was the log doesn't say, so none is organic.
+    Columns: message (`last` ends a session), user, track, time (share heard), timestamp.
     """
-    heard = pl.scan_ndjson(path, schema_overrides={"time": pl.Float64})
-    return _likes(heard, "user", "track", "timestamp", "time", liked_from, pl.lit(value=False))
+    rows = pl.scan_ndjson(path, schema_overrides={"time": pl.Float64})
+    return _heard(rows, "message", "user", "track", "time", "timestamp")
 
 
-def likes_of_events(path: Path, liked_from: float = LIKED_FROM) -> pl.DataFrame:
-    """Read an export of the event log: listens are its `view` and `last` events with a value.
-
-    A listen that names no answer was the user's own choice, `organic`.
-    """
-    heard = pl.scan_parquet(path).filter(pl.col("type").is_in(["view", "last"]))
-    organic = pl.col("request_id").is_null()
-    return _likes(heard, "user_id", "item_id", "timestamp_ms", "value", liked_from, organic)
+def heard_of_events(path: Path) -> pl.DataFrame:
+    """All listens of an export of the event log: its events of _LISTENS with an item and a value. Columns as above."""
+    told = pl.col("type").is_in(_LISTENS) & pl.col("item_id").is_not_null() & pl.col("value").is_not_null()
+    return _heard(pl.scan_parquet(path).filter(told), "type", "user_id", "item_id", "value", "timestamp_ms")
 
 
-def _likes(
-    heard: pl.LazyFrame, user: str, item: str, at_ms: str, share: str, liked_from: float, organic: pl.Expr
-) -> pl.DataFrame:
-    liked = heard.filter(pl.col(share) >= liked_from).select(
-        pl.col(user).cast(pl.Int64).alias("user_id"),
-        pl.col(item).cast(pl.Int64).alias("item_id"),
+def _heard(rows: pl.LazyFrame, message: str, user: str, track: str, time: str, at_ms: str) -> pl.DataFrame:
+    columns = rows.select(
+        pl.col(message).alias("message"),
+        pl.col(user).cast(pl.Int64).alias("user"),
+        pl.col(track).cast(pl.Int64).alias("track"),
+        pl.col(time).cast(pl.Float64).alias("time"),
         pl.from_epoch(at_ms, time_unit="ms").cast(pl.Datetime("ms")).alias("timestamp"),
-        pl.col(share).cast(pl.Float64).alias("weight"),
-        organic.alias("organic"),
     )
-    return liked.sort("timestamp", maintain_order=True).collect()
+    return columns.sort("timestamp", maintain_order=True).collect()
 
 
-def hold_out(likes: pl.DataFrame, share: float = HELD_OUT) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split a day's likes, ordered by time, into what is learnt from and the latest, which isn't."""
-    cut = likes.height - round(likes.height * share)
-    return likes.head(cut), likes.tail(likes.height - cut)
-
-
-def judging_pairs(test: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Organic pairs of `test`, once each, that `known` lacks: what a user liked before is no recommendation.
-
-    What was recommended would judge for the bundle that recommended it: nothing else could be liked.
-    """
-    keys = ["user_id", "item_id"]
-    return (
-        test.filter("organic")
-        .select(keys)
-        .unique(maintain_order=True)
-        .join(known.select(keys), on=keys, how="anti")
+def likes_of(heard: pl.DataFrame, liked_from: float = LIKED_FROM) -> pl.DataFrame:
+    """What of it a build reads: user_id, item_id, timestamp and weight (share heard) of what was liked."""
+    return heard.filter(pl.col("time") >= liked_from).select(
+        pl.col("user").alias("user_id"),
+        pl.col("track").alias("item_id"),
+        "timestamp",
+        pl.col("time").alias("weight"),
     )
+
+
+def hold_out(heard: pl.DataFrame, share: float = HELD_OUT) -> tuple[pl.DataFrame, dt.datetime]:
+    """Split a day, ordered by time: what is learnt from, and the moment from which on it isn't."""
+    kept = heard.height - round(heard.height * share)
+    begins: dt.datetime = heard["timestamp"][min(kept, heard.height - 1)]
+    return heard.filter(pl.col("timestamp") < begins), begins

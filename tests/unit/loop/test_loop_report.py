@@ -11,7 +11,19 @@ from loadtest.simulator.figures import Figure
 DAYS = [
     DayReport(0, "any <track>", 9, Figure(1.5, 0.5, 9), Figure(6, 1, 9), Figure(1.5, 0.5, 5), 40),
     DayReport(
-        1, "ab12", 9, Figure(2.5, 0.5, 9), Figure(7, 1, 9), Figure(2.5, 0.5, 5), 90, 0.1, 0.2, "cd34", 0.3
+        1,
+        "ab12",
+        9,
+        Figure(2.5, 0.5, 9),
+        Figure(7, 1, 9),
+        Figure(2.5, 0.5, 5),
+        90,
+        0.1,
+        0.2,
+        {"knn/newest": {"share": 0.2}},
+        "knn/newest",
+        "cd34",
+        0.3,
     ),
 ]
 
