@@ -15,6 +15,7 @@ from models.data.dataset import Dataset
 from models.dssm.config import Config
 from models.dssm.holdout import hold_out
 from models.dssm.inputs import item_features, user_features
+from models.dssm.newcomers import Newcomers, compare, sample
 from models.dssm.towers import Assembly, ForUsers, Inputs, put_together
 from models.dssm.windows import Histories
 from models.history import unique_history
@@ -36,7 +37,7 @@ def train(dataset: Dataset, config: Config, *, seed: int, progress: bool) -> Tra
     inputs = _inputs(dataset, config)
     identity = (config, seed, dataset.fingerprint, len(dataset))
     parted = None if config.epochs else hold_out(inputs.histories, inputs.n_items, seed=seed)
-    run = _Run(inputs, config, seed, progress, identity)
+    run = _Run(inputs, config, seed, progress, identity, dataset)
     if parted is None:
         return run.handed_over(*run.fit(inputs.histories, config.epochs or config.max_epochs))
     kept, exam = parted
@@ -64,10 +65,16 @@ class _Run:
     """One training: what it reads and how; puts fresh towers together for each fit."""
 
     def __init__(
-        self, inputs: Inputs, config: Config, seed: int, progress: bool, identity: tuple[Any, ...]
+        self,
+        inputs: Inputs,
+        config: Config,
+        seed: int,
+        progress: bool,
+        identity: tuple[Any, ...],
+        dataset: Dataset,
     ) -> None:
         self._inputs, self._config, self._seed = inputs, config, seed
-        self._progress, self._identity = progress, identity
+        self._progress, self._identity, self._dataset = progress, identity, dataset
 
     def fit(
         self, histories: Histories, epochs: int, exam: Exam | None = None, *, seconds: float = 1.0
@@ -111,10 +118,13 @@ class _Run:
         parameters: dict[str, Any] = {}
         arrays = dict(factors.arrays)
         tower = None
+        newcomers = Newcomers("popular")
         if not config.user_ids:
             parameters["tower"] = {"history_length": config.history_length}
             if n_features:
+                newcomers = self._newcomers(assembly)
                 parameters["tower"]["features"] = list(self._inputs.profile_names)
+                parameters["tower"]["without_history"] = newcomers.answered_by
                 arrays["user_features"] = self._inputs.profiles.numpy()
             tower = exported(
                 served_tower(assembly), history_length=config.history_length, n_features=n_features or None
@@ -127,9 +137,17 @@ class _Run:
                 "algorithm": "dssm", "seed": self._seed, **asdict(config), "epochs_run": course.best_epoch,
                 "stopped": course.stopped, "losses": [round(loss, 6) for loss in course.losses],
                 "held_out_ndcg": [round(score, 6) for score in course.scores],
+                "newcomers": asdict(newcomers),
             },
             tower=tower,
         )  # fmt: skip
+
+    def _newcomers(self, assembly: Assembly) -> Newcomers:
+        """Try users whose history is hidden."""
+        histories = self._inputs.histories
+        users = sample(histories.lengths(), seed=self._seed)
+        hidden = Histories(np.zeros_like(histories.indptr), np.zeros(1, np.int32), ordered=histories.ordered)
+        return compare(self._factors(assembly, hidden, users), self._dataset)
 
     @torch.no_grad()
     def _factors(

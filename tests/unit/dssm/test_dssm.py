@@ -91,6 +91,36 @@ def test_features_alone_suffice_for_users_without_history(trained: TrainedModel)
     assert trained.parameters["tower"]["features"][:2] == ["taste=even", "taste=odd"]
 
 
+def test_newcomers_are_left_to_popularity_where_features_say_no_more() -> None:
+    """Segments by the very column that tells tastes apart can't be beaten; without a table nobody is a newcomer."""
+    model = train(told_apart(), changed(epochs=2), seed=1)
+    assert model.parameters["tower"]["without_history"] == "popular"
+    assert model.training["newcomers"]["popular"] >= model.training["newcomers"]["tower"] > 0
+
+
+def test_newcomers_are_told_by_the_tower_where_it_knows_better() -> None:
+    """Taste is the parity of two columns together with a third, which no segment of one or two columns sees."""
+    dataset = tiny_dataset(200)
+    generator = np.random.default_rng(5)
+    bits = generator.integers(0, 2, (200, 4))
+    flags = {f"in_{place}": [f"{'yes' if bit else 'no'}" for bit in bits[:, place]] for place in range(4)}
+    wanted = bits.sum(axis=1) >= 2
+    user_rows, item_rows = [], []
+    for user in range(200):
+        own = np.arange(int(wanted[user]), dataset.n_items, 2)
+        user_rows += [user] * 8
+        item_rows += generator.choice(own, 8, replace=False).tolist()
+    count = len(user_rows)
+    dataset = replace(
+        dataset, user_rows=np.array(user_rows, np.int32), item_rows=np.array(item_rows, np.int32),
+        weights=np.ones(count, np.float32), times=np.arange(count, dtype=np.int64), users=pl.DataFrame(flags),
+    )  # fmt: skip
+    model = train(dataset, changed(epochs=15, history_dropout=0.3), seed=1)
+    newcomers = model.training["newcomers"]
+    assert newcomers["tower"] > newcomers["popular"]
+    assert model.parameters["tower"]["without_history"] == newcomers["answered_by"] == "tower"
+
+
 def test_an_item_nobody_read_is_found_by_its_features() -> None:
     dataset = told_apart()
     assert dataset.items is not None
