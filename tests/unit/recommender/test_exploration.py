@@ -7,6 +7,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from factories import tiny_dataset, write_tiny_bundle
 from hypothesis import given, settings
@@ -90,6 +91,28 @@ def test_chances_of_all_slates_sum_to_one_and_come_as_often(how: Exploration, k:
     assert set(drawn) == set(slates)
     assert [said[slate] for slate in slates] == pytest.approx(chances.tolist())
     assert chisquare([drawn[slate] for slate in slates], chances * 8_000).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_softmax_is_thompson_sampling_with_gumbel_beliefs(temperature: float) -> None:
+    """Draw what each item is worth from its belief, a Gumbel law around its score, and show the best draws in order."""
+    scores = [3.0, 2.5, 1.0, 0.5]
+    wide = np.array(scores)
+    z = (wide - wide.mean()) / wide.std()
+    how = Exploration("softmax", temperature)
+    slates = list(itertools.permutations(range(len(scores)), 2))
+    chances = np.array([chance_of_slate(slate, scores, how) for slate in slates])
+    rng, n = np.random.default_rng(3), 40_000
+
+    def drawn(beliefs: npt.NDArray[np.float64]) -> list[int]:
+        shown = Counter(map(tuple, np.argsort(-beliefs, axis=1)[:, :2].tolist()))
+        return [shown[slate] for slate in slates]
+
+    gumbel = drawn(z + temperature * rng.gumbel(size=(n, 4)))
+    assert chisquare(gumbel, chances * n).pvalue > 1e-4
+    # Normal beliefs of the same width lead to other chances, which have no closed form.
+    normal = drawn(z + temperature * np.pi / np.sqrt(6) * rng.normal(size=(n, 4)))
+    assert chisquare(normal, chances * n).pvalue < 1e-4
 
 
 @pytest.mark.parametrize("how", KINDS, ids=lambda how: how.kind)
