@@ -2,7 +2,8 @@
 
 For each seed: a world, a log of any tracks played to its people, a bundle built from that log alone, and an experiment
 on the botify profile: StickyArtist against a model of the bundle, after it one against itself. Read from the service's
-own log by `reco experiment report`: users' mean time per session, Welch's interval at 95%.
+own log by `reco experiment report`: users' mean time per session, Welch's interval at 95%. `report.html` in the folder
+says it on one page.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from loadtest.loop.one_page import write_page
 from loadtest.loop.programs import LoopError, reco, serving
 from loadtest.loop.training_data import heard_of_listening_log, likes_of
 
@@ -57,8 +59,21 @@ def main(argv: list[str] | None = None) -> int:
     holds = all(
         result[EXPERIMENT]["lower"] > 0 and not result[AA]["significant"] for result in results.values()
     )
+    page = bench.folder / "report.html"
+    write_page(results, _facts(bench), page, experiment=EXPERIMENT, aa=AA)
+    sys.stderr.write(f"{page}\n")
     sys.stdout.write(json.dumps({"model": bench.model, "seeds": results, "holds": holds}) + "\n")
     return 0 if holds else 1
+
+
+def _facts(bench: Bench) -> dict[str, Any]:
+    return {
+        "model": f"{bench.model}, settings searched on the log's own validation split (--tune {bench.tune})",
+        "world": f"{bench.tracks:,} tracks, {bench.artists:,} artists, {bench.users:,} listeners",
+        "learnt from": f"{bench.logged:,} sessions to which any tracks were played",
+        "experiment": f"{bench.sessions:,} sessions, another day",
+        "again": f"make bench-audience ARGS='--model {bench.model} --seeds {','.join(map(str, bench.seeds))}'",
+    }
 
 
 def _run(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ class DayReport:
     served: the model and bundle, or the rule, that answered. likes: of all days so far. order_before, order_after: of
     what served and of the best candidate, the share of a sitting's tracks that it puts into the order in which they
     were heard, on the day's last fifth, which neither has seen (`loadtest.loop.choice`); candidates: that of each.
-    chosen, published: the best, and its bundle, if it was published. reload_s: until the running service answered with it.
+    chosen, published: the best, and its bundle, if it was published. reload_s: until the running service answered.
     """
 
     day: int

@@ -35,6 +35,7 @@ def test_a_learnt_model_beats_sticky_artist_and_nothing_beats_itself(folder: Pat
     assert result["holds"] is True
     assert found["AUDIENCE"]["lower"] > 0
     assert found["AA"]["lower"] < 0 < found["AA"]["upper"]
+    assert "On every seed the model is better" in (folder / "report.html").read_text()
 
 
 def test_the_services_own_log_holds_every_session_whole(folder: Path) -> None:

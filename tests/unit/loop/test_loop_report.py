@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+from loadtest.loop.one_page import write_page
 from loadtest.loop.report import DayReport, page, table
 from loadtest.simulator.comparison import welch
 from loadtest.simulator.figures import Figure
@@ -63,3 +64,32 @@ def test_the_page_stands_alone_and_shows_text_as_text(tmp_path: Path) -> None:
     assert "script" not in tags.seen
     assert "any &lt;track&gt;" in text
     assert "<track>" not in text
+
+
+def test_the_one_page_of_an_audience_bench_says_whether_it_holds(tmp_path: Path) -> None:
+    better = {
+        "control_mean": 2.8, "treatment_mean": 4.2, "effect": 50.0, "lower": 45.0, "upper": 55.0, "p": 1e-9,
+        "significant": True, "users": 1900,
+    }  # fmt: skip
+    same = {
+        **better,
+        "treatment_mean": 2.81,
+        "effect": 0.4,
+        "lower": -1.0,
+        "upper": 1.8,
+        "significant": False,
+    }
+    path = tmp_path / "report.html"
+    write_page(
+        {1: {"AUDIENCE": better, "AA": same}}, {"model": "<knn>"}, path, experiment="AUDIENCE", aa="AA"
+    )
+    text = path.read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.seen.count("tr") == 3
+    assert {"svg", "script"} & set(tags.seen) == {"svg"}
+    assert "On every seed the model is better" in text
+    assert "&lt;knn&gt;" in text
+    assert "+50.0%" in text
+    write_page({1: {"AUDIENCE": better, "AA": better}}, {}, path, experiment="AUDIENCE", aa="AA")
+    assert "It does not hold on every seed" in path.read_text()
