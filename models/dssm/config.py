@@ -23,11 +23,11 @@ class Config:
     """Width of the user tower's hidden layer."""
     space: Literal["ip", "cosine", "l2"] = "ip"
     """l2: that of triplets, and of nothing else."""
-    temperature: float = 0.2
+    temperature: float = 0.4
     """Scores are divided by it before the softmax; in an inner-product space vectors find a length of their own."""
     horizon: int = 1
     """The item to be told is one of the next so many, drawn at random."""
-    negatives: int = 256
+    negatives: int = 0
     """Items drawn uniformly for each batch, beside those of the batch itself."""
     hard_negatives: int = 0
     """Items for each example that score highest and are not its user's."""
@@ -57,5 +57,5 @@ class Config:
     """None: as many as the items that training keeps back say (`models.dssm.holdout`)."""
     max_epochs: int = 30
     patience: int = 2
-    max_seconds: float = 90.0
+    max_seconds: float = 150.0
     """Of one training."""

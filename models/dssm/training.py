@@ -35,7 +35,8 @@ _USERS_AT_ONCE = 4_096
 def train(dataset: Dataset, config: Config, *, seed: int, progress: bool) -> TrainedModel:
     """See `models.dssm.dssm.train`, which has checked the settings."""
     inputs = _inputs(dataset, config)
-    identity = (config, seed, dataset.fingerprint, len(dataset))
+    # More time may be given to a training that ran out of it; all else makes it another one.
+    identity = (replace(config, max_seconds=1.0), seed, dataset.fingerprint, len(dataset))
     parted = None if config.epochs else hold_out(inputs.histories, inputs.n_items, seed=seed)
     run = _Run(inputs, config, seed, progress, identity, dataset)
     if parted is None:

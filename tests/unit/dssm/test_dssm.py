@@ -165,13 +165,14 @@ def test_it_stops_by_what_it_holds_out_and_then_trains_on_everything(dataset: Da
 
 
 def test_a_build_that_was_interrupted_goes_on_from_its_checkpoints(dataset: Dataset, tmp_path: Path) -> None:
-    config = replace(SMALL, user_ids=True, max_epochs=4, patience=4)
+    config = changed(user_ids=True, max_epochs=4, patience=4)
     straight = train(dataset, config, seed=1)
     with checkpoints_in(tmp_path):
         first = train(dataset, config, seed=1)
         assert len(list(tmp_path.iterdir())) == 2  # one that finds when to stop, one on everything
-        resumed = train(dataset, config, seed=1)
-    for model in (first, resumed):
+        with_more_time = train(dataset, replace(config, max_seconds=900.0), seed=1)
+        assert len(list(tmp_path.iterdir())) == 2
+    for model in (first, with_more_time):
         np.testing.assert_array_equal(model.arrays["user_vectors"], straight.arrays["user_vectors"])
 
 
