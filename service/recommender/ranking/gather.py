@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,15 @@ from service.recommender.retrieval import PopularRetriever, Retriever
 from service.recommender.user_state import UserState
 
 _POPULAR = frozenset({"segment_popular", "popular"})
+
+
+class Asked(NamedTuple):
+    """A source, what it may bring, what that costs, and what `degraded` calls it."""
+
+    source: PoolSource
+    quota: int
+    cost: StageCost
+    name: str
 
 
 class Gatherer:
@@ -38,8 +48,8 @@ class Gatherer:
         popular = retrievers["popular"]
         assert isinstance(popular, PopularRetriever)  # the reader refuses a bundle without it
         self._n_items = popular.n_items
-        self._asked: tuple[tuple[PoolSource, int, StageCost, str], ...] = tuple(
-            (
+        self.asked = tuple(
+            Asked(
                 source_of(retrievers[spec.model], self._n_items, exact=exact),
                 spec.quota,
                 StageCost(),
@@ -67,7 +77,7 @@ class Gatherer:
         answers: list[Found | None] = []
         left_out: tuple[str, ...] = ()
         began = deadline.now()
-        for source, quota, cost, name in self._asked:
+        for source, quota, cost, name in self.asked:
             found = None
             if name in skip:
                 pass  # as planned: nothing is missing
@@ -88,6 +98,8 @@ class Gatherer:
     def _merged(self, answers: Sequence[Found | None], n: int) -> Pool | None:
         origin = next((one.origin for one in answers if one is not None and one.origin not in _POPULAR), None)
         if origin is None:
+            return None
+        if not any(one is not None and len(one.item_rows) for one in answers):
             return None
         rows, ranks = union([None if one is None else one.item_rows for one in answers], n, self._n_items)
         scores = np.empty((len(answers), len(rows)), np.float32)

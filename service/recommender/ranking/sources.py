@@ -23,7 +23,8 @@ from service.recommender.user_state import UserState
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """item_rows: int32 (n,), best first, eligible. `origin`: what the user is known by; popular ones know nobody.
+    """item_rows: int32 (n,), best first, eligible; none where all that it knows is left out. `origin`: what the user is
+    known by; popular ones know nobody.
 
     score_of(rows): float32 (len(rows),), the source's scores of any items; NaN where it knows nothing.
     """
@@ -67,8 +68,6 @@ class _Factors:
             return None
         vector, origin = found
         positions, _ = self._search(vector, n, self._of.excluded(rules), rules)
-        if len(positions) == 0:
-            return None
 
         def score_of(rows: ItemRows) -> Scores:
             at = self._of.position_of[rows]
@@ -95,7 +94,7 @@ class _ItemItem:
 
         # Only what may not be shown is struck out, and no pool holds that: what is left can be looked up.
         best, _ = self._of.best(scores, n, rules)
-        return Found(best, "fold_in" if user.live else "personal", score_of) if len(best) else None
+        return Found(best, "fold_in" if user.live else "personal", score_of)
 
 
 class _Lists:
@@ -117,7 +116,7 @@ class _Lists:
             told: Scores = np.where(named[at] == rows, scores[at], np.float32(np.nan))
             return told
 
-        return Found(kept[:n], whole.source, score_of) if len(kept) else None
+        return Found(kept[:n], whole.source, score_of)
 
 
 class _Popular:
@@ -134,7 +133,7 @@ class _Popular:
         listed = self._of.listed(segment, reach)
         kept = listed[open_to(rules, len(self._scores))[listed]][:n]
         origin: Source = "segment_popular" if segment else "popular"
-        return Found(kept, origin, self._scores.take) if len(kept) else None
+        return Found(kept, origin, self._scores.take)
 
 
 def open_to(rules: Eligible, n_items: int) -> Mask:

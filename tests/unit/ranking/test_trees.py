@@ -25,7 +25,7 @@ def grown(draw: np.random.Generator, leaves: int) -> Tree:
     for _ in range(leaves - 1):
         at = draw.choice([place for place, node in enumerate(nodes) if node[0] < 0])
         nodes[at] = [
-            draw.integers(N_FEATURES), draw.choice(VALUES), draw.integers(2), len(nodes), len(nodes) + 1, 0.0,
+            int(draw.integers(N_FEATURES)), draw.choice(VALUES), int(draw.integers(2)), len(nodes), len(nodes) + 1, 0.0,
         ]  # fmt: skip
         nodes += [[-1, 0.0, 0, -1, -1, draw.normal()] for _ in range(2)]
     return [
