@@ -13,13 +13,15 @@ from models.build.recipes import MORE_IN_FULL, RECIPES, Effort
 from models.build.scoring import Exam, exam_of, ndcg
 from models.build.tuning import Found, Gains, Trial, climb
 from models.data.dataset import Dataset
-from models.data.splits import Split, global_time, item_cold
+from models.data.splits import Split, global_time, item_cold, user_cold
 from models.trained import TrainedModel
 
 MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
 MAX_EXAMINED = {"quick": 1_500, "full": 10_000}
 LEAST_USERS = 30
 """Fewer held-out users are no exam of any kind."""
+NEW_USERS = 0.1
+"""Share of the users that a model for users without history is tuned on, where time can't tell who is new."""
 NEW_ITEMS = 0.1
 """Share of the items that a model for items without events is tuned on."""
 _FITS_KEPT = 2
@@ -75,14 +77,20 @@ def tuning_split(name: str, dataset: Dataset, common: Split, *, seed: int = 0) -
     """The split to tune a model on: `common`, `models.data.splits.validation_split`'s of the same data set.
 
     A model that answers users without history is asked about the last tenth of time, those users included,
-    even where too few others are left to choose the rest by. One for items without events is asked to tell a tenth of
+    even where too few others are left to choose the rest by; without comparable times, about a tenth of the users,
+    of whom it was shown nothing but their features. One for items without events is asked to tell a tenth of
     the items apart, of which it was shown none.
     """
     if RECIPES[name].for_new_items:
         return item_cold(dataset, NEW_ITEMS, seed=seed)
-    if not RECIPES[name].for_cold or dataset.time_kind != "timestamp":
+    if not RECIPES[name].for_cold:
         return common
-    split = global_time(dataset, quantile=0.9)
+    if dataset.time_kind == "timestamp":
+        split = global_time(dataset, quantile=0.9)
+    elif dataset.users is not None:
+        split = user_cold(dataset, NEW_USERS, seed=seed)
+    else:
+        return common
     return split if len(np.unique(split.test.user_rows)) >= LEAST_USERS else common
 
 

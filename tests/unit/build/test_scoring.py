@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from factories import tiny_dataset, trained_models
 
@@ -160,3 +161,7 @@ def test_popular_items_are_tuned_on_users_without_history_too() -> None:
     assert tuning_split("als", data, common) is common
     undated = replace(data, time_kind="position")
     assert tuning_split("popular", undated, common) is common
+    described = replace(undated, users=pl.DataFrame({"sex": ["f", "m"] * 200}))
+    held_out = tuning_split("popular", described, common)
+    assert not np.isin(held_out.test.user_rows, held_out.train.user_rows).any()
+    assert 10 < len(np.unique(held_out.test.user_rows)) < 80
