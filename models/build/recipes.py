@@ -50,6 +50,15 @@ class ForUsers(Protocol):
         """Train; `users` None makes them for everybody."""
 
 
+class ForItems(Protocol):
+    """Trains on all events, and lets some items only be found: all that an exam about those asks for."""
+
+    def __call__(
+        self, dataset: Dataset, config: Any, *, seed: int, items: npt.NDArray[np.int64] | None
+    ) -> TrainedModel:
+        """Train; `items` None lets every item be found."""
+
+
 def _same(config: Any) -> Any:
     return config
 
@@ -76,10 +85,10 @@ class Recipe:
     may take; 0: none, the start stands. fit_of: the configuration to fit for a given one; refined: makes that
     fit into what the given one would train. So settings that only scoring reads are tried without a new fit.
     margin: see `models.build.tuning.climb`. for_cold: it answers users without history too, so those are
-    examined as well. for_new_items: it is there for items without events, so it is tuned on items held out.
-    for_users: the trainer, where it can do for the users examined alone. rough: a cheaper fit that ranks
-    configurations alike; it is examined in place of the one given, and never kept. on_request: it is trained
-    only where it is named, being dear, or there for comparison.
+    examined as well. for_items: the trainer, where it is there for items without events: it is tuned on items
+    held out, and need do for those alone. for_users: the trainer, where it can do for the users examined
+    alone. rough: a cheaper fit that ranks configurations alike; it is examined in place of the one given, and
+    never kept. on_request: it is trained only where it is named, being dear, or there for comparison.
     """
 
     config_type: type[Any]
@@ -92,7 +101,7 @@ class Recipe:
     refined: Callable[[TrainedModel, Dataset, Any], TrainedModel] = _as_fitted
     margin: float = 0.0
     for_cold: bool = False
-    for_new_items: bool = False
+    for_items: ForItems | None = None
     for_users: ForUsers | None = None
     rough: Callable[[Any], Any] = _same
     on_request: bool = False
@@ -375,7 +384,7 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda data: _scaled(16, 4, 5e9 / max(float(data.n_items) ** 2, 1.0)),
         start=lambda _: content.Config(),
         lacks=content.lacks,
-        for_new_items=True,
+        for_items=content.train,
         on_request=True,
     ),
     "lightfm": Recipe(

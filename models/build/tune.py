@@ -49,7 +49,7 @@ def tune(
         return Found(start, math.nan, ())
     train = thinned(split.train, MAX_EVENTS[effort], seed)
     exam = exam_of(train, split.test, max_users=MAX_EXAMINED[effort], seed=seed, with_cold=recipe.for_cold)
-    if recipe.for_new_items:
+    if recipe.for_items is not None:
         among = np.zeros(split.test.n_items, np.bool_)
         among[split.test.item_rows] = True
         exam = replace(exam, among=among)
@@ -81,7 +81,7 @@ def tuning_split(name: str, dataset: Dataset, common: Split, *, seed: int = 0) -
     of whom it was shown nothing but their features. One for items without events is asked to tell a tenth of
     the items apart, of which it was shown none.
     """
-    if RECIPES[name].for_new_items:
+    if RECIPES[name].for_items is not None:
         return item_cold(dataset, NEW_ITEMS, seed=seed)
     if not RECIPES[name].for_cold:
         return common
@@ -123,6 +123,9 @@ class _Examiner:
         return ndcg(self._recipe.refined(fit, self._train, config), self._exam)
 
     def _fit(self, config: Any) -> TrainedModel:
+        if self._recipe.for_items is not None and self._exam.among is not None:
+            items = np.flatnonzero(self._exam.among)
+            return self._recipe.for_items(self._train, config, seed=self._seed, items=items)
         if self._recipe.for_users is not None:
             return self._recipe.for_users(self._train, config, seed=self._seed, users=self._exam.user_rows)
         return self._recipe.train(self._train, config, seed=self._seed)

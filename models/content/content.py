@@ -51,13 +51,20 @@ def lacks(dataset: Dataset) -> str | None:
     )
 
 
-def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
+def train(
+    dataset: Dataset,
+    config: Config,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    items: npt.NDArray[np.int64] | None = None,
+) -> TrainedModel:
     """Compare items by their terms. Kind `item_item`, rows i of what was read, columns j of what may be next.
 
     W[i, j] = cos(x_i, x_j) * length_j^length * (sum of cos(x_j, x_l) over the items l with events)^-hubs, where x
     has idf^rarity for each term an item has, idf = ln((1 + n) / (1 + items with the term)) + 1. Of each column the
-    `neighbours` largest are kept, so every item with a term can be found. Nothing is drawn at random. Raises
-    InputError where there is nothing to compare.
+    `neighbours` largest are kept, so every item with a term can be found; with `items`, rows of items, only these are.
+    Nothing is drawn at random. Raises InputError where there is nothing to compare.
     """
     del seed
     if dataset.items is None:
@@ -69,8 +76,12 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     likeness = np.asarray(vectors @ (vectors.T @ read)).ravel()
     weight = np.maximum(np.diff(terms.indptr), 1.0) ** config.length
     weight = weight * np.maximum(likeness, 1e-3) ** -config.hubs
-    columns = _likeness(vectors, weight.astype(np.float32), progress)
+    found = np.arange(dataset.n_items) if items is None else items
+    columns = _likeness(vectors, found, weight.astype(np.float32), progress)
     indptr, indices, weights = strongest_of_each_row(columns, config.neighbours)
+    lengths = np.zeros(dataset.n_items, np.int64)
+    lengths[found] = np.diff(indptr)
+    indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
     by_column = sp.csr_matrix((weights, indices, indptr), shape=(dataset.n_items, dataset.n_items))
     matrix = by_column.T.tocsr()
     matrix.sort_indices()
@@ -97,13 +108,12 @@ def unit_vectors(terms: sp.csr_matrix, rarity: float) -> sp.csr_matrix:
 
 
 def _likeness(
-    vectors: sp.csr_matrix, weight: npt.NDArray[np.float32], progress: bool
+    vectors: sp.csr_matrix, found: npt.NDArray[np.int64], weight: npt.NDArray[np.float32], progress: bool
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Blocks of the columns of W, as rows: float32 (any, n_items), 0 for the item itself."""
-    n_items = vectors.shape[0]
+    """Blocks of the columns `found` of W, ascending, as rows: float32 (any, n_items), 0 for the item itself."""
     transposed = vectors.T.tocsr()
-    for start in ticking(list(range(0, n_items, _ROWS_AT_ONCE)), "content", progress):
-        block = (vectors[start : start + _ROWS_AT_ONCE] @ transposed).toarray()
-        own = np.arange(len(block))
-        block[own, start + own] = 0.0
-        yield block * weight[start : start + len(block), None]
+    for start in ticking(list(range(0, len(found), _ROWS_AT_ONCE)), "content", progress):
+        own = found[start : start + _ROWS_AT_ONCE]
+        block = (vectors[own] @ transposed).toarray()
+        block[np.arange(len(own)), own] = 0.0
+        yield block * weight[own, None]

@@ -92,6 +92,15 @@ def test_every_item_keeps_its_own_neighbours(data: Dataset) -> None:
     assert np.bincount(arrays["indices"], minlength=data.n_items).tolist() == [3] * data.n_items
 
 
+def test_only_some_items_may_be_made_to_be_found(data: Dataset) -> None:
+    whole = train(data, Config(neighbours=5)).arrays
+    some = train(data, Config(neighbours=5), items=np.array([4, 9])).arrays
+    assert np.flatnonzero(np.bincount(some["indices"])).tolist() == [4, 9]
+    for item in (4, 9):
+        at, of_all = some["indices"] == item, whole["indices"] == item
+        assert sorted(some["weights"][at]) == sorted(whole["weights"][of_all])
+
+
 def test_neighbours_share_a_franchise_more_often_than_chance(data: Dataset, tmp_path: Path) -> None:
     models = {**trained_models(data), "content": train(data, Config())}
     live = go_live(load_bundle(write_tiny_bundle(tmp_path, dataset=data, models=models, index="none")))
