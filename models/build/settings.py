@@ -36,6 +36,18 @@ _TYPES: Mapping[str, type[Any]] = {
 }
 
 
+_TUNES = ("off", "quick", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole build, declared: what `reco recipe` does with a data set. models: besides popular."""
+
+    models: tuple[str, ...]
+    about: str = ""
+    tune: str = "quick"
+
+
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
     """What a settings file says; all of it may be absent. `configs`: model name -> its `Config`."""
@@ -44,6 +56,8 @@ class BuildSettings:
     columns: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Any] = field(default_factory=dict)
     avatars: Mapping[str, tuple[ItemId, ...]] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    """Its [recipe] table; only `reco recipe` follows it."""
 
 
 def read_settings(path: Path) -> BuildSettings:
@@ -57,6 +71,7 @@ def read_settings(path: Path) -> BuildSettings:
         raise InputError(f"{path}: reader: must be text, found {reader!r}")
     if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
         raise InputError(f"{path}: [columns]: must map our names to the file's columns")
+    recipe = _recipe(path, document.pop("recipe", None))
     avatars = document.pop("avatars", {})
     if not isinstance(avatars, dict) or not all(_is_items(listed) for listed in avatars.values()):
         raise InputError(f"{path}: [avatars]: must map names to lists of item ids or titles")
@@ -68,7 +83,24 @@ def read_settings(path: Path) -> BuildSettings:
         columns,
         {name: _config(path, name, section) for name, section in document.items()},
         {name: tuple(listed) for name, listed in avatars.items()},
+        recipe,
     )
+
+
+def _recipe(path: Path, section: Any) -> Recipe | None:
+    if section is None:
+        return None
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: recipe: must be a section, [recipe]")
+    if unknown := sorted(section.keys() - {"models", "about", "tune"}):
+        raise InputError(f"{path}: [recipe] {unknown[0]}: no such key (known: models, about, tune)")
+    models = section.get("models")
+    if not isinstance(models, list) or not models or not set(models) <= set(_TYPES):
+        raise InputError(f"{path}: [recipe] models: must be a list of {', '.join(_TYPES)}, found {models!r}")
+    tune = section.get("tune", "quick")
+    if tune not in _TUNES:
+        raise InputError(f"{path}: [recipe] tune: must be one of {', '.join(_TUNES)}, found {tune!r}")
+    return Recipe(tuple(models), str(section.get("about", "")), tune)
 
 
 def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
@@ -78,6 +110,8 @@ def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
     sections: dict[str, Mapping[str, Any]] = {"columns": before.columns} if before.columns else {}
     if before.avatars:
         sections["avatars"] = before.avatars
+    if before.recipe is not None:
+        sections["recipe"] = dataclasses.asdict(before.recipe)
     merged = {**before.configs, **configs}
     sections |= {name: dataclasses.asdict(merged[name]) for name in _TYPES if name in merged}
     for name, section in sections.items():

@@ -81,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
         index=args.index,
         publish=not args.no_publish,
     )
+    return carried_out(order, args.checkpoints)
+
+
+def carried_out(order: Order, checkpoints: Path | None) -> int:
+    """Build; tables to stderr, one JSON line to stdout."""
     with Ticker("trials") as ticker:
         best: dict[str, float] = {}
 
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             best[name] = max(best.get(name, 0.0), trial.score)
             ticker.tick(f"tune {name}: best NDCG@10 {best[name]:.4f}")
 
-        with checkpoints_in(args.checkpoints):
+        with checkpoints_in(checkpoints):
             built = build(order, on_trial=on_trial)
     if built.evaluations:
         CONSOLE.print(models_table(built))

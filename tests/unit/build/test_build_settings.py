@@ -73,3 +73,13 @@ def test_a_fault_names_file_section_and_key(tmp_path: Path, text: str, complaint
     file.write_text(text)
     with pytest.raises(InputError, match=f"settings.toml: .*{complaint}"):
         read_settings(file)
+
+
+def test_a_recipe_survives_settings_that_are_written_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('[recipe]\nmodels = ["als", "knn"]\ntune = "full"\n', "utf-8")
+    before = read_settings(path).recipe
+    write_settings(path, {"als": RECIPES["als"].config_type(factors=8)})
+    found = read_settings(path)
+    assert found.recipe == before
+    assert found.configs["als"].factors == 8
