@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-from factories import tiny_dataset, trained_models, write_tiny_bundle
+from factories import tiny_dataset, trained_models, two_stage_model, write_tiny_bundle
 from forgery import array_of, forge, manifest_of, sign
 from tower_bundles import write_tower_bundle
 
@@ -138,7 +138,10 @@ def _child(target: str, first: int, end: int, seed: int) -> None:
         if target == "tower":
             bundle = write_tower_bundle(Path(folder))
         else:
-            bundle = write_tiny_bundle(Path(folder), dataset=data, models=trained_models(data), index="hnsw")
+            models = trained_models(data)
+            if target == "content":
+                models["ranked"] = two_stage_model(data)
+            bundle = write_tiny_bundle(Path(folder), dataset=data, models=models, index="hnsw")
         document = manifest_of(bundle)
         contents = {name: (bundle / name).read_bytes() for name in document["files"]}
         for number in range(first, end):
