@@ -54,11 +54,15 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One place of a slate. score: comparable within one model only; None where it is not finite."""
+    """One place of a slate. score: comparable within one model only; None where it is not finite.
+
+    found_by: models whose candidates had it, where the model ranks those of several.
+    """
 
     item_id: Id
     score: float | None
     source: str
+    found_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

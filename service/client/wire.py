@@ -203,7 +203,10 @@ def _slate(body: Any) -> Slate:
         model=body["model"],
         source=body["source"],
         degraded=tuple(body["degraded"]),
-        items=tuple(Item(item["item_id"], item["score"], item["source"]) for item in body["items"]),
+        items=tuple(
+            Item(item["item_id"], item["score"], item["source"], tuple(item.get("found_by", ())))
+            for item in body["items"]
+        ),
         timings_ms=body["timings_ms"],
         treatments=body.get("treatments", {}),
     )
