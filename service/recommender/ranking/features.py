@@ -244,16 +244,16 @@ class Tastes:
         np.cumsum(lengths.ravel(), out=self._indptr[1:])
         self._codes = np.zeros(int(self._indptr[-1]), np.int32)
         first = 1
-        starts = [1]
+        widths = []
         for number, (_, attribute) in enumerate(attributes):
             begins = self._indptr[number : -1 : self._n] + 1
             shift = np.repeat(begins - attribute.indptr[:-1], np.diff(attribute.indptr))
             self._codes[np.arange(len(attribute.codes)) + shift] = attribute.codes + first
-            first += max(len(attribute.values), 1)
-            starts.append(first)
-        self._starts = np.array(starts[:-1])
+            widths.append(max(len(attribute.values), 1))
+            first += widths[-1]
         self._n_codes = first
-        self._attribute_of = np.repeat(np.arange(self._n), np.diff(starts))
+        # The attribute of each code; nobody's value has one of its own.
+        self._attribute_of = np.repeat(np.arange(-1, self._n), (1, *widths)) % (self._n + 1)
         self._weights = fading(_TASTE_LENGTH, _RECENT_HALF_LIFE)
 
     def __call__(self, user: UserState, pool: Pool, out: Floats) -> None:
@@ -266,18 +266,17 @@ class Tastes:
         weights[-len(recent) :] = recent
         newest = np.zeros(n_history)
         newest[-5:] = 1.0
-        shares = np.empty((3, self._n_codes), np.float32)
+        asked, lengths = self._codes_of(pool.item_rows)
+        of_asked, of_history = self._attribute_of[asked], self._attribute_of[codes]
+        shares = np.empty((3, len(asked)), np.float32)
         for row, weight in enumerate((None, weights, newest)):
             given = None if weight is None else np.repeat(weight, counts)
             sums = np.bincount(codes, weights=given, minlength=self._n_codes)
-            sums[0] = 0.0
-            totals = np.add.reduceat(sums[1:], self._starts - 1)
+            totals = np.bincount(of_history, weights=given, minlength=n + 1).astype(np.float64)
             totals[totals == 0.0] = 1.0
-            shares[row, 0] = 0.0
-            np.divide(sums[1:], totals[self._attribute_of], out=shares[row, 1:], casting="same_kind")
-        codes, lengths = self._codes_of(pool.item_rows)
-        begins = lengths.cumsum() - lengths
-        sums = np.add.reduceat(shares[:, codes], begins, axis=1)
+            totals[n] = np.inf
+            np.divide(sums[asked], totals[of_asked], out=shares[row], casting="same_kind")
+        sums = np.add.reduceat(shares, lengths.cumsum() - lengths, axis=1)
         out[:] = sums.reshape(3, len(pool), n).transpose(0, 2, 1).reshape(3 * n, len(pool))
 
     def _codes_of(self, rows: ItemRows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

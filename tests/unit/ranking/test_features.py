@@ -19,9 +19,9 @@ from service.recommender.user_state import UserState
 
 SOURCES = ("als", "knn", "ease", "popular")
 N_ITEMS, N_USERS = 40, 60
-DRAWN = np.random.default_rng(1).normal(size=(N_ITEMS, 2)).astype(np.float32)
+DRAWN = np.random.default_rng(1).normal(size=(N_ITEMS, 3)).astype(np.float32)
 DRAWN[7] = np.nan
-ITEMS = Static(("count", "age"), DRAWN)
+ITEMS = Static(("count", "age", "log_place"), DRAWN)
 USERS = Static(("events",), np.arange(N_USERS, dtype=np.float32)[:, None])
 
 
@@ -60,6 +60,11 @@ def user(request: pytest.FixtureRequest, live: LiveBundle) -> UserState:
             return UserState(7, np.array([39, 38], np.int32), live=True)
 
 
+def known_mean(numbers: np.ndarray) -> float:
+    known = numbers[~np.isnan(numbers)]
+    return float(known.mean()) if len(known) else math.nan
+
+
 def test_a_feature_is_what_its_name_says(live: LiveBundle, user: UserState) -> None:
     pool, names, features = made(live, user)
     knn, ease, als = (live.models[name].data.arrays for name in ("knn", "ease", "als"))
@@ -87,6 +92,14 @@ def test_a_feature_is_what_its_name_says(live: LiveBundle, user: UserState) -> N
             "best_rank": float(np.nanmin(pool.ranks[place])),
             "item:count": float(DRAWN[item, 0]),
             "item:age": float(DRAWN[item, 1]),
+            "item:log_place": float(DRAWN[item, 2]),
+            "ahead": float(DRAWN[item, 2]) - math.log1p(len(history)),
+            "agreement": sum(1 / (61 + float(rank)) for rank in pool.ranks[place] if not math.isnan(rank)),
+            "rows:last1": item - newest[0],
+            "rows:mean5": float(np.mean([item - one for one in newest[:5]])),
+            "rows:nearest5": min(abs(item - one) for one in newest[:5]),
+            "rows:nearest20": min(abs(item - one) for one in newest[:20]),
+            "rows:nearest": min(abs(item - one) for one in history),
             "user:events": float(user.row) if user.row >= 0 else math.nan,
         }
         for column, name in enumerate(SOURCES):
@@ -100,6 +113,13 @@ def test_a_feature_is_what_its_name_says(live: LiveBundle, user: UserState) -> N
             for last in (1, 2, 3, 5, 10):
                 expected[f"near:{name}:last{last}"] = sum(told[:last])
             expected[f"near:{name}:max"] = max(told)
+            expected[f"near:{name}:least3"] = min(told[:3])
+            expected[f"near:{name}:count"] = sum(one > 0 for one in told)
+        expected |= {
+            f"versus{last}:{name}": float(DRAWN[item, column]) - known_mean(DRAWN[newest[:last], column])
+            for last in (1, 5, 20)
+            for column, name in enumerate(ITEMS.names)
+        }
         cosines = [
             float(vectors[one] @ vectors[item])
             / float(np.linalg.norm(vectors[one]) * np.linalg.norm(vectors[item]))
@@ -119,6 +139,7 @@ def test_a_feature_is_what_its_name_says(live: LiveBundle, user: UserState) -> N
                 total = sum(weight(one) * len(has[one]) for one in history)
                 shared = sum(weight(one) * len(has[one] & has[item]) for one in history)
                 expected[f"{kind}:{name}"] = shared / (total or 1.0)
+        assert expected.keys() == set(names)
         for name, value in expected.items():
             got = float(features[place, names.index(name)])
             assert got == pytest.approx(value, rel=1e-4, abs=1e-5, nan_ok=True), (name, item)
