@@ -19,11 +19,11 @@ ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
 export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
-.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events loop bench-audience bench-ope build sbom requirements locust locust-web clean
+.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events chaos-overload chaos-reload chaos-drain chaos-worker-death chaos-slow-clients loop bench-audience bench-ope build sbom requirements locust locust-web clean
 
 help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## Make .venv with everything, pinned by hash; again only when the pins change
 
@@ -91,11 +91,26 @@ format: setup ## Let ruff fix and format
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3, DATA=artifacts folder; ARGS="--rungs warm-exact")
-	@$(BIN)/python -m loadtest.bench --seconds $(or $(SECONDS),2) --rounds $(or $(ROUNDS),3) $${DATA:+--artifacts "$$DATA"} $(ARGS)
+bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3 DATA=artifacts HTML=bench.html ARGS="--rungs warm-exact")
+	@$(BIN)/python -m loadtest.bench --seconds $(or $(SECONDS),2) --rounds $(or $(ROUNDS),3) $${DATA:+--artifacts "$$DATA"} $(if $(HTML),--html $(HTML)) $(ARGS)
 
 chaos-events: setup ## Kill a service 1,000 times under event load; nothing acknowledged may be lost (ARGS="--kills 50")
 	@$(BIN)/python -m loadtest.chaos.events $(ARGS)
+
+chaos-overload: setup ## Ask for 2, 5 and 10 times the capacity (ARGS="--edge": behind nginx; "--without-admission")
+	@$(BIN)/python -m loadtest.chaos.overload $(ARGS)
+
+chaos-reload: setup ## 200 reloads under load, 50 of them of corrupt bundles (ARGS="--judge-latency")
+	@$(BIN)/python -m loadtest.chaos.life reload $(ARGS)
+
+chaos-drain: setup ## 100 SIGTERMs and 50 replaced workers under load; nothing accepted may be lost
+	@$(BIN)/python -m loadtest.chaos.life drain $(ARGS)
+
+chaos-worker-death: setup ## kill -9 workers under load; only what they were answering may fail
+	@$(BIN)/python -m loadtest.chaos.life worker-death $(ARGS)
+
+chaos-slow-clients: setup ## 2,000 clients that send a byte at a time, beside good load (ARGS="--judge-latency")
+	@$(BIN)/python -m loadtest.chaos.life slow-clients $(ARGS)
 
 loop: setup ## Serve, simulate a day, learn from its log, publish, three days; a report (ARGS="--seed 2")
 	@$(BIN)/python -m loadtest.loop $(ARGS)

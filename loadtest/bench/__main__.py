@@ -6,55 +6,32 @@ import argparse
 import contextlib
 import json
 import os
-import platform
+import re
 import secrets
-import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from loadtest.bench.check import answered, recall_of
-from loadtest.bench.data import make_artifacts
+from loadtest.bench.check import PREDICT, V1, answered, body_of, recall_of
+from loadtest.bench.data import make_artifacts, precomputed_in
 from loadtest.bench.errors import BenchError
+from loadtest.bench.ladder import BASE, OURS, RUNGS, Rung, chosen
+from loadtest.bench.peers import PEERS, REPOSITORY, find_peer
+from loadtest.bench.report import CONNECTIONS, REPEATING, machine, show, summary
+from loadtest.bench.report_html import write_html
 from loadtest.bench.servers import cores, reco_command, served, uvicorn_command
 from loadtest.bench.vectors import Vectors, published, read_manifest, read_vectors, searched_model
 from loadtest.bench.wrk import Round, Target, ask, find_wrk
 
-CONNECTIONS = 32
 SAMPLE = 200
 FILES = 20_000
-BASE = "raw-asgi"
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """`server`: which process; `asked`: which file of requests; `checked`: how its answers are known to be right."""
-
-    title: str
-    server: str
-    asked: str
-    checked: str = "constant"
-
-
-RUNGS = {
-    BASE: Rung("raw ASGI on uvicorn, constant", "raw_asgi", "warm"),
-    "starlette": Rung("plain Starlette route, constant", "starlette_route", "warm"),
-    "fastapi": Rung("lean FastAPI route, constant", "fastapi_constant", "warm"),
-    "idiomatic": Rung("FastAPI + HTTPBearer + pydantic + hnswlib", "idiomatic", "warm", "all"),
-    "warm-exact": Rung("/reco, warm user, exact", "exact", "warm", "unseen"),
-    "warm-hnsw": Rung("/reco, warm user, hnsw", "hnsw", "warm", "unseen"),
-    "warm-hnsw-log": Rung("/reco, warm user, hnsw, access log on", "hnsw-log", "warm", "unseen"),
-    "cold": Rung("/reco, user nobody knows", "hnsw", "cold", "form"),
-    "popular": Rung("/reco, popular", "hnsw", "popular", "form"),
-    "v1": Rung("/v1/recommend, warm user, hnsw", "hnsw", "v1", "unseen"),
-}
-OURS = {"exact": ("exact", "off"), "hnsw": ("hnsw", "off"), "hnsw-log": ("hnsw", "on")}
+PATIENT_MS = "1000"
+"""Ours sheds what is late, the others do not: a hiccup of the machine is to slow a round, not to end the run."""
+_HITS = re.compile(r'^reco_response_cache_total\{result="(hit|miss)"\} (\d+)', re.MULTILINE)
 
 
 def parse() -> argparse.Namespace:
@@ -68,6 +45,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--artifacts", type=Path, help="measure what is published there, not a generated bundle"
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there too")
     for name, size in (("users", 100_000), ("items", 16_000), ("dim", 64)):
         parser.add_argument(f"--{name}", type=int, default=size, help="of the generated bundle")
     return parser.parse_args()
@@ -84,6 +62,8 @@ def main() -> int:
         sys.stderr.write(f"make bench: {error}\n")
         return 2
     show(report)
+    if args.html is not None:
+        write_html(report, args.html)
     sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
@@ -97,28 +77,49 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     model = searched_model(manifest)
     vectors = read_vectors(bundle, model)
     token = secrets.token_hex(16)
-    targets = write_targets(folder, vectors, model)
+    targets = write_targets(folder, vectors, model, ranked_model(manifest))
     pins = cores()
     server_core, generator_core = pins or (None, None)
     load_before = os.getloadavg()[0]
     rounds: dict[str, list[tuple[Round, Round]]] = {name: [] for name in names}
+    skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         ports: dict[str, int] = {}
         for server in dict.fromkeys(RUNGS[name].server for name in names):
+            environment = {"BENCH_BUNDLE": str(bundle), "BENCH_MODEL": model, "BENCH_TOKEN": token}
+            port = None
             if server in OURS:
-                retriever, log = OURS[server]
-                command = reco_command(artifacts, retriever)
+                ours = OURS[server]
+                command = reco_command(
+                    precomputed_in(folder, bundle) if ours.precomputed else artifacts, ours.retriever
+                )
                 environment = {
-                    "RECO_TOKENS": f"bench:{token}",
-                    "RECO_ACCESS_LOG": log,
-                    "RECO_DRAIN_WAIT_S": "0",
-                }
+                    "RECO_TOKENS": f"bench:{token}", "RECO_ACCESS_LOG": "off", "RECO_DRAIN_WAIT_S": "0",
+                    "RECO_BUDGET_MS": PATIENT_MS,
+                    **ours.environment,
+                }  # fmt: skip
+            elif server in PEERS:
+                peer = find_peer(server, folder)
+                if isinstance(peer, str):
+                    skipped |= {name: peer for name in names if RUNGS[name].server == server}
+                    continue
+                command, port = peer.command, peer.port
+                environment["PYTHONPATH"] = str(REPOSITORY)
             else:
                 command = uvicorn_command(server)
-                environment = {"BENCH_BUNDLE": str(bundle), "BENCH_MODEL": model, "BENCH_TOKEN": token}
-            ports[server] = stack.enter_context(served(command, environment, folder, server_core))
+            ports[server] = stack.enter_context(served(command, environment, folder, server_core, port))
+        if ranked_model(manifest) is None:
+            skipped |= {
+                name: "the bundle has no model of two stages"
+                for name in names
+                if RUNGS[name].asked == "ranked"
+            }
+        names = [name for name in names if name not in skipped]
         recalls = {
-            name: checked(RUNGS[name], ports[RUNGS[name].server], token, model, vectors) for name in names
+            name: checked(
+                RUNGS[name], ports[RUNGS[name].server], token, model, ranked_model(manifest), vectors
+            )
+            for name in names
         }
         for turn in range(args.rounds):
             for name in names:
@@ -131,6 +132,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     for connections, seconds in ((CONNECTIONS, args.seconds), (1, args.seconds / 2))
                 )  # fmt: skip
                 rounds[name].append((many, one))
+        hit_share = cache_hits(ports["cached"]) if "cached" in ports else None
     base = [many.rps for many, _ in rounds[BASE]]
     return {
         "bench": "reco", "machine": machine(), "pinned": pins, "load_before": round(load_before, 2),
@@ -139,117 +141,68 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "items": len(vectors.items), "dim": vectors.items.shape[1], "users": len(vectors.users), "model": model,
             "seen_mean": round(len(vectors.seen_rows) / (len(vectors.seen_indptr) - 1), 1),
         },
+        "skipped": skipped, "cache_hit_share": hit_share,
         "rungs": {name: summary(RUNGS[name].title, rounds[name], base, recalls[name]) for name in names},
     }  # fmt: skip
 
 
-def chosen(words: str) -> list[str]:
-    """Names of the rungs to measure, raw ASGI always first. Raises BenchError."""
-    asked = [word.strip() for word in words.split(",") if word.strip()]
-    for name in asked:
-        if name not in RUNGS:
-            raise BenchError(f"there is no rung {name!r}; there are: {', '.join(RUNGS)}")
-    return [BASE, *(name for name in RUNGS if name in asked and name != BASE)]
+def ranked_model(manifest: dict[str, Any]) -> str | None:
+    """Name of a model of two stages; None where the bundle has none."""
+    kinds = {name: model["kind"] for name, model in sorted(manifest["models"].items())}
+    return next((name for name, kind in kinds.items() if kind == "two_stage"), None)
 
 
-def write_targets(folder: Path, vectors: Vectors, model: str) -> dict[str, Target]:
-    """Write what is asked, in random order: users of vectors, users nobody knows, and the same by /v1/recommend."""
+def cache_hits(port: int) -> float:
+    """Share of the answers that could be kept that were, of all that a server was asked."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        counts = {result: int(count) for result, count in _HITS.findall(response.read().decode())}
+    return round(counts.get("hit", 0) / max(1, sum(counts.values())), 4)
+
+
+def write_targets(folder: Path, vectors: Vectors, model: str, ranked: str | None) -> dict[str, Target]:
+    """Write what is asked, in random order: users of vectors, some of them over and over, users nobody knows, and the
+    same by other paths."""
     chance = np.random.default_rng(2)
     warm = chance.choice(vectors.user_ids, FILES).tolist()
     highest = int(vectors.user_ids.max())
+    nobody = chance.integers(highest + 1, highest + 10**6, FILES).tolist()
     lines = {
         "warm": [f"/reco/{model}/{user}" for user in warm],
-        "cold": [
-            f"/reco/{model}/{user}" for user in chance.integers(highest + 1, highest + 10**6, FILES).tolist()
-        ],
+        "again": [f"/reco/{model}/{user}" for user in warm[:REPEATING]],
+        "cold": [f"/reco/{model}/{user}" for user in nobody],
         "popular": [f"/reco/popular/{user}" for user in warm],
-        "v1": [json.dumps({"user_id": user, "model": model}) for user in warm],
+        "ranked": [f"/reco/{ranked or model}/{user}" for user in warm],
+        "v1": [body_of(V1, user, model).decode() for user in warm],
+        "predict": [body_of(PREDICT, user, model).decode() for user in warm],
     }
     for name, texts in lines.items():
         (folder / name).write_text("\n".join(texts) + "\n")
-    posted = Target(folder / "v1", "POST", "/v1/recommend")
-    return {name: posted if name == "v1" else Target(folder / name) for name in lines}
+    posted = {"v1": V1, "predict": PREDICT}
+    return {
+        name: Target(folder / name, "POST", posted[name]) if name in posted else Target(folder / name)
+        for name in lines
+    }
 
 
-def checked(rung: Rung, port: int, token: str, model: str, vectors: Vectors) -> float | None:
+def checked(
+    rung: Rung, port: int, token: str, model: str, ranked: str | None, vectors: Vectors
+) -> float | None:
     """Check a sample of a rung's answers; returns recall@10 where they are searched for. Raises BenchError."""
     rows = np.random.default_rng(3).integers(0, len(vectors.users), SAMPLE).tolist()
     if rung.checked == "form":
+        asked = {"popular": "popular", "ranked": ranked or model}.get(rung.asked, model)
+        beyond = int(vectors.user_ids.max()) if rung.asked == "cold" else 0
         for row in rows:
-            user = int(vectors.user_ids[row]) + (
-                0 if rung.asked == "popular" else int(vectors.user_ids.max())
-            )
-            answered(port, token, "popular" if rung.asked == "popular" else model, user, post=False)
+            answered(port, token, asked, int(vectors.user_ids[row]) + beyond, path=None)
     if rung.checked not in {"all", "unseen"}:
         return None
-    recall = recall_of(
-        port, token, model, vectors, rows, post=rung.asked == "v1", unseen=rung.checked == "unseen"
-    )
-    if rung.server == "exact" and recall < 0.999:
+    path = {"v1": V1, "predict": PREDICT}.get(rung.asked)
+    recall = recall_of(port, token, model, vectors, rows, path=path, unseen=rung.checked == "unseen")
+    if rung.server in {"exact", "cached"} and recall < 0.999:
         raise BenchError(
             f"the exact retriever's recall@10 is {recall}: its answers are not those of the vectors"
         )
     return recall
-
-
-def summary(
-    title: str, rounds: list[tuple[Round, Round]], base: list[float], recall: float | None
-) -> dict[str, Any]:
-    """Medians over the rounds with least and most; the ratio is within each round."""
-    rps = [many.rps for many, _ in rounds]
-    ratios = [own / raw for own, raw in zip(rps, base, strict=True)]
-    latencies = {
-        f"{name}_us_c{connections}": round(statistics.median(getattr(pair[n], name) for pair in rounds))
-        for n, connections in enumerate((CONNECTIONS, 1))
-        for name in ("p50", "p90", "p99", "p999")
-    }
-    return {
-        "title": title, "rps": round(statistics.median(rps)), "rps_least": round(min(rps)), "rps_most": round(max(rps)),
-        "ratio": round(statistics.median(ratios), 3), "ratio_least": round(min(ratios), 3),
-        "ratio_most": round(max(ratios), 3), "recall_at_10": recall, **latencies,
-    }  # fmt: skip
-
-
-def machine() -> str:
-    """Processor, cores, system, Python."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        name = models[0] if models else name
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print the table."""
-    console, size = Console(stderr=True, width=120), report["catalogue"]
-    pins = (
-        "not pinned"
-        if report["pinned"] is None
-        else "server on core {}, generator on core {}".format(*report["pinned"])
-    )
-    console.print(f"{report['machine']}; {pins}; load average before: {report['load_before']}")
-    console.print(
-        f"{size['items']} items x {size['dim']}, {size['users']} users, {size['seen_mean']} seen each; "
-        f"{report['rounds']} interleaved rounds of {report['seconds']} s, "
-        f"{CONNECTIONS} connections, medians (least-most)"
-    )
-    table = Table()
-    for column in ("", "requests/s", "of raw ASGI", "p50 / p99 µs, c=1", "p50 / p99 µs, c=32", "recall@10"):
-        table.add_column(column, justify="left" if not column else "right")
-    for rung in report["rungs"].values():
-        recall = rung["recall_at_10"]
-        table.add_row(
-            rung["title"],
-            f"{rung['rps']:,} ({rung['rps_least']:,}-{rung['rps_most']:,})",
-            f"{rung['ratio']:.3f} ({rung['ratio_least']:.3f}-{rung['ratio_most']:.3f})",
-            f"{rung['p50_us_c1']} / {rung['p99_us_c1']}",
-            f"{rung['p50_us_c32']} / {rung['p99_us_c32']}",
-            "-" if recall is None else f"{recall:.3f}",
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

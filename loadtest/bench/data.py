@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,19 @@ from loadtest.bench.errors import BenchError
 RECO = Path(sys.executable).with_name("reco")
 MODEL = "als"
 SEEN = 20
+
+
+def precomputed_in(folder: Path, bundle: Path) -> Path:
+    """An artifacts folder with the same bundle, every user's candidates computed beforehand. Raises BenchError."""
+    artifacts = folder / "precomputed"
+    shutil.copytree(bundle, artifacts / "bundles" / bundle.name)
+    words: list[str | Path] = [
+        RECO, "bundle", "precompute", "--artifacts", artifacts, "--bundle", bundle.name,
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own program
+    if done.returncode != 0:
+        raise BenchError(done.stderr.decode())
+    return artifacts
 
 
 def make_artifacts(folder: Path, *, users: int, items: int, dim: int) -> Path:

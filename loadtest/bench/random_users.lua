@@ -21,9 +21,14 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
+  local shares = {}
+  for _, share in ipairs({10, 25, 50, 75, 90, 95, 99, 99.5, 99.9}) do
+    shares[#shares + 1] = string.format('"%g": %d', share, latency:percentile(share))
+  end
   io.write(string.format(
-    '\n{"requests": %d, "us": %d, "bytes": %d, "errors": %d, "p50": %d, "p90": %d, "p99": %d, "p999": %d}\n',
+    '\n{"requests": %d, "us": %d, "bytes": %d, "errors": %d, "kinds": "%d connect, %d read, %d write, %d status, %d timeout", "latencies": {%s}}\n',
     summary.requests, summary.duration, summary.bytes,
     errors.connect + errors.read + errors.write + errors.status + errors.timeout,
-    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
+    errors.connect, errors.read, errors.write, errors.status, errors.timeout,
+    table.concat(shares, ", ")))
 end

@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from loadtest.bench.data import RECO
 from loadtest.bench.errors import BenchError
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+REPOSITORY = Path(__file__).resolve().parents[2]
 _URL = re.compile(rb"(?:ready|running) on (?:\x1b\[1m)?http://127\.0\.0\.1:(\d+)")
 
 
@@ -65,9 +68,16 @@ def uvicorn_command(rung: str) -> list[str]:
 
 @contextlib.contextmanager
 def served(
-    command: list[str], environment: Mapping[str, str], folder: Path, core: int | None
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    core: int | None,
+    port: int | None = None,
 ) -> Iterator[int]:
-    """Run a service until the end of the block; gives its port. Raises BenchError if it does not start."""
+    """Run a service until the end of the block; gives its port. Raises BenchError if it does not start.
+
+    `port`: where it was told to listen; without one it says so itself.
+    """
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("RECO_", "PROMETHEUS_"))
     }
@@ -75,10 +85,10 @@ def served(
     said = folder / f"stderr-{time.monotonic_ns()}"
     with said.open("wb") as stderr, pinned(core):
         process = subprocess.Popen(  # noqa: S603 - our own programs
-            command, env={**clean, **environment}, stdout=subprocess.DEVNULL, stderr=stderr
+            command, env={**clean, **environment}, stdout=subprocess.DEVNULL, stderr=stderr, cwd=REPOSITORY
         )
     try:
-        yield _port(process, said)
+        yield _port(process, said, port)
     finally:
         process.terminate()
         try:
@@ -88,10 +98,24 @@ def served(
             process.wait()
 
 
-def _port(process: subprocess.Popen[bytes], said: Path) -> int:
+def _port(process: subprocess.Popen[bytes], said: Path, told: int | None) -> int:
     until = time.monotonic() + PATIENCE_S
-    while (found := _URL.search(said.read_bytes())) is None:
+    while True:
+        if told is not None and _accepts(told):
+            return told
+        if told is None and (found := _URL.search(said.read_bytes())) is not None:
+            return int(found[1])
         if process.poll() is not None or time.monotonic() > until:
             raise BenchError(f"{process.args!r} did not start: {said.read_text(errors='replace')}")
         time.sleep(0.01)
-    return int(found[1])
+
+
+def _accepts(port: int) -> bool:
+    """Whether HTTP is answered there, whatever the answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False

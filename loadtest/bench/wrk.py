@@ -17,13 +17,10 @@ _SCRIPT = Path(__file__).with_name("random_users.lua")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of one rung came to. Latencies in µs."""
+    """What one round of one rung came to. `latencies`: percentile -> µs."""
 
     rps: float
-    p50: float
-    p90: float
-    p99: float
-    p999: float
+    latencies: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def ask(
         raise BenchError(f"wrk: {err.decode(errors='replace')}")
     found = json.loads(out.decode().strip().splitlines()[-1])
     if found["errors"] or not found["requests"]:
-        raise BenchError(f"port {port}: {found['errors']} errors in {found['requests']} requests")
-    return Round(
-        found["requests"] / found["us"] * 1e6, found["p50"], found["p90"], found["p99"], found["p999"]
-    )
+        raise BenchError(
+            f"port {port}: {found['errors']} errors ({found['kinds']}) in {found['requests']} requests"
+        )
+    return Round(found["requests"] / found["us"] * 1e6, found["latencies"])

@@ -14,11 +14,12 @@ import pytest
 from loadtest.bench.wrk import HOW_TO
 
 
-def bench(*words: str) -> subprocess.CompletedProcess[bytes]:
+def bench(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     root = Path(__file__).parents[2]
     return subprocess.run(
-        [sys.executable, "-m", "loadtest.bench", *words], capture_output=True, check=False, cwd=root
-    )
+        [sys.executable, "-m", "loadtest.bench", *words], capture_output=True, check=False, cwd=root,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -50,6 +51,31 @@ def test_report_has_every_asked_rung_beside_raw_asgi_with_recall() -> None:
         assert rung["ratio_least"] <= rung["ratio"] <= rung["ratio_most"]
         assert 0 < rung["p50_us_c1"] <= rung["p99_us_c1"]
     assert exact["title"][:8].encode() in done.stderr
+
+
+@pytest.mark.usefixtures("_wrk")
+def test_kept_and_precomputed_answers_are_checked_and_what_is_not_installed_is_left_out(
+    tmp_path: Path,
+) -> None:
+    page = tmp_path / "bench.html"
+    done = bench(
+        "--seconds", "0.2", "--rounds", "1", "--rungs", "nginx,bentoml,ranked,precomputed,cached", "--users", "200",
+        "--items", "300", "--dim", "16", "--html", str(page),
+        environment={"BENCH_BENTOML": sys.executable, "PATH": f"{Path(shutil.which('wrk') or '').parent}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert "two stages" in report["skipped"].pop("ranked")
+    assert "pip install bentoml" in report["skipped"].pop("bentoml")
+    for rung in ("precomputed", "cached"):
+        assert report["rungs"][rung]["recall_at_10"] >= 0.999
+    assert report["cache_hit_share"] > 0.1
+    assert set(report["rungs"]) | set(report["skipped"]) == {"raw-asgi", "nginx", "precomputed", "cached"}
+    shown = page.read_text()
+    for rung in report["rungs"].values():
+        assert rung["title"] in shown
+        for spread in rung["latencies_us"].values():
+            assert sorted(spread.values()) == list(spread.values())
 
 
 @pytest.mark.usefixtures("_wrk")
