@@ -1,6 +1,7 @@
 """Torch, for tests that train. `from with_torch import torch` skips the test file where it is not installed.
 
-With CI=true that fails instead. Tests import it before what needs it, as names sort.
+With CI=true that fails instead. Tests import it before what needs it, as names sort. Torch then keeps to one thread:
+on a busy machine two of them wait for each other many times longer than tests take.
 """
 
 from __future__ import annotations
@@ -18,3 +19,5 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip(HOW_TO, allow_module_level=True)
 
 import torch as torch  # noqa: E402, PLC0414 - after the check; said twice, it is exported
+
+torch.set_num_threads(1)

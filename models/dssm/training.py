@@ -22,6 +22,7 @@ from models.history import unique_history
 from models.towers.checkpoints import checkpoint_of
 from models.towers.export import exported
 from models.towers.loop import Course, Plateau, Schedule, fit
+from models.towers.threads import torch_threads_for
 from models.trained import TrainedModel
 
 REFIT_FROM = 0.02
@@ -29,11 +30,17 @@ REFIT_FROM = 0.02
 _FIRST_SHARE = 0.6
 """Of the time, for the training that finds when to stop, if another follows."""
 _CLIP_NORM = 5.0
-_USERS_AT_ONCE = 4_096
+_ITEMS_AT_ONCE = 200_000
+"""Items of histories looked up at once: 50 MB at 64 dimensions."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int, progress: bool) -> TrainedModel:
     """See `models.dssm.dssm.train`, which has checked the settings."""
+    with torch_threads_for(len(dataset)):
+        return _trained(dataset, config, seed, progress)
+
+
+def _trained(dataset: Dataset, config: Config, seed: int, progress: bool) -> TrainedModel:
     inputs = _inputs(dataset, config)
     # More time may be given to a training that ran out of it; all else makes it another one.
     identity = (replace(config, max_seconds=1.0), seed, dataset.fingerprint, len(dataset))
@@ -157,13 +164,14 @@ class _Run:
         """Vectors of all items that have one, and of these users."""
         assembly.towers.eval()
         tower = cast("ForUsers", assembly.towers.users)
+        parts = max(1, -(-len(users) * self._config.history_length // _ITEMS_AT_ONCE))
         vectors = [
             tower.of_many(
                 torch.from_numpy(histories.latest(part, self._config.history_length)),
                 self._inputs.profiles[part],
                 torch.from_numpy(part),
             ).numpy()
-            for part in np.array_split(users, max(1, -(-len(users) // _USERS_AT_ONCE)))
+            for part in np.array_split(users, parts)
         ]
         rows = torch.from_numpy(assembly.item_rows.astype(np.int64))
         return TrainedModel(

@@ -18,6 +18,7 @@ from torch import nn
 
 from models.data.dataset import Dataset
 from models.towers.loop import Course, Schedule, fit, seeded
+from models.towers.threads import torch_threads_for
 from models.trained import TrainedModel
 from service.errors import InputError
 
@@ -146,7 +147,8 @@ class Tutorial:
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
     """Fit all events: kind `factors`, "ip"; a user stands where their last event was. See `Tutorial` for errors."""
     model = Tutorial(dataset, config, seed=seed)
-    course = model.fit(dataset, progress=progress)
+    with torch_threads_for(len(dataset)):
+        course = model.fit(dataset, progress=progress)
     ordered = dataset.in_time_order()
     last = ordered.select(np.flatnonzero(np.diff(ordered.user_rows, append=-1)))
     item_rows = np.unique(dataset.item_rows).astype(np.int32)
