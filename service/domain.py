@@ -60,9 +60,10 @@ class Exploration:
 
     `epsilon`: each place takes, with probability `strength`, any of the remaining candidates, each as likely.
     `softmax`: places are drawn in proportion to exp(z / `strength`), z the score in standard deviations of the pool.
+    `newcomers`: each place takes, with probability `strength`, any of the items without events, each as likely.
     """
 
-    kind: Literal["epsilon", "softmax"]
+    kind: Literal["epsilon", "softmax", "newcomers"]
     strength: float
 
 

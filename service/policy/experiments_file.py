@@ -34,6 +34,7 @@ MOST_EXPLORED = 1000
 """Candidates to explore among: so many cost 0.15 ms."""
 MOST_RERANKED = 200
 """Candidates to rerank: the eigenvalues of so many cost some milliseconds, and the cost grows with their cube."""
+_STRENGTHS = {"epsilon": "epsilon", "softmax": "temperature", "newcomers": "share"}
 _PLAN_KEYS = ("model", "n_candidates", "exploration", "rerank")
 
 
@@ -44,21 +45,22 @@ class _Table(BaseModel):
 class ExplorationTable(_Table):
     """What is left to chance: see `service.domain.Exploration`."""
 
-    kind: Literal["epsilon", "softmax"]
+    kind: Literal["epsilon", "softmax", "newcomers"]
     epsilon: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _its_own_strength(self) -> Self:
-        given = {name for name in ("epsilon", "temperature") if getattr(self, name) is not None}
-        wanted = "epsilon" if self.kind == "epsilon" else "temperature"
+        given = {name for name in _STRENGTHS.values() if getattr(self, name) is not None}
+        wanted = _STRENGTHS[self.kind]
         if given != {wanted}:
             raise ValueError(f"kind {self.kind!r} takes '{wanted}' and nothing else")
         return self
 
     def settings(self) -> Exploration:
         """As the line takes it."""
-        strength = self.epsilon if self.epsilon is not None else self.temperature
+        strength = getattr(self, _STRENGTHS[self.kind])
         assert strength is not None  # the validator saw to it
         return Exploration(self.kind, strength)
 
@@ -121,7 +123,7 @@ class PlanTable(_Table):
             raise ValueError(f"'rerank' takes at most {MOST_RERANKED} 'n_candidates'")
         if self.exploration is not None and self.exploration.kind == "softmax":
             raise ValueError(
-                "'rerank' goes with exploration of kind 'epsilon': 'softmax' orders by score again"
+                "'rerank' goes with exploration of kind 'epsilon' or 'newcomers': 'softmax' orders by score again"
             )
         return self
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from service.domain import Candidates, Exploration, ItemRows, Plan, Query, Scores
 
 Floats = npt.NDArray[np.float64]
+_NOBODY: ItemRows = np.empty(0, np.int32)
 _LEAST = 2.0**-54
 """Half of what `Generator.random` counts in: in the place of 0, which has no logarithm."""
 
@@ -33,9 +34,16 @@ def explore(
 
 
 def explored(
-    candidates: Candidates | None, query: Query, plan: Plan, settings: Exploration
+    candidates: Candidates | None,
+    query: Query,
+    plan: Plan,
+    settings: Exploration,
+    newcomers: ItemRows = _NOBODY,
 ) -> tuple[Candidates | None, tuple[float, ...]]:
-    """Explore among the first max(k, n_candidates) candidates by the query's seed; without any there is no chance."""
+    """Explore among the first max(k, n_candidates) candidates by the query's seed; without any there is no chance.
+
+    newcomers: item rows, unique, of eligible items without events, for the kind of that name.
+    """
     if candidates is None:
         return None, ()
     pool = max(query.k, plan.n_candidates)
@@ -44,8 +52,46 @@ def explored(
             candidates.item_rows[:pool], candidates.scores[:pool], candidates.source, candidates.filtered
         )
     rng = np.random.Generator(np.random.PCG64(query.seed))
+    if settings.kind == "newcomers":
+        return _with_newcomers(candidates, query.k, settings.strength, newcomers, rng)
     rows, scores, propensities = explore(candidates, query.k, settings, rng)
     return Candidates(rows, scores, candidates.source, candidates.filtered), propensities
+
+
+def _with_newcomers(
+    candidates: Candidates, k: int, share: float, newcomers: ItemRows, rng: np.random.Generator
+) -> tuple[Candidates, tuple[float, ...]]:
+    """Each place: with probability `share` any of the m newcomers not placed yet, else the best candidate not placed.
+
+    P(item) = (1 - share) [it is the best] + (share / m) [it is a newcomer]; without newcomers left the best is certain.
+    A newcomer that is no candidate has no score: 0.
+    """
+    waiting = newcomers.tolist()
+    among = set(waiting)
+    scores = dict(zip(candidates.item_rows.tolist(), candidates.scores.tolist(), strict=True))
+    best_last = list(scores)[::-1]
+    placed: set[int] = set()
+    propensities: list[float] = []
+    rows: list[int] = []
+    k = min(k, len(best_last))
+    draws = rng.random(2 * k).tolist()
+    for strays, where in zip(draws[:k], draws[k:], strict=True):
+        while best_last[-1] in placed:  # a place takes one candidate at most: there are k
+            best_last.pop()
+        best, m = best_last[-1], len(waiting)
+        item = waiting[int(where * m)] if m and strays < share else best
+        newcomer = item in among
+        odds = share if m else 0.0
+        propensities.append((1.0 - odds) * (item == best) + (odds / m if newcomer else 0.0))
+        if newcomer:
+            among.remove(item)
+            waiting.remove(item)
+        placed.add(item)
+        rows.append(item)
+    found = np.array([scores.get(row, 0.0) for row in rows], np.float32)
+    return Candidates(np.array(rows, np.int32), found, candidates.source, candidates.filtered), tuple(
+        propensities
+    )
 
 
 def completed(propensities: tuple[float, ...], n_places: int) -> tuple[float, ...]:

@@ -41,6 +41,13 @@ def eligible(query: Query, user: UserState, bundle: Bundle) -> Eligible:
     return Eligible(excluded, items_in(query.filter, bundle))
 
 
+def among(rows: ItemRows, rules: Eligible) -> ItemRows:
+    """Of these item rows, in their order, those that may be shown."""
+    if rules.mask is not None:
+        rows = rows[rules.mask[rows]]
+    return rows[np.isin(rows, rules.excluded, invert=True)] if len(rules.excluded) else rows
+
+
 def drop_ineligible(candidates: Candidates, rules: Eligible) -> Candidates:
     """Keep the order, drop what may not be shown."""
     rows = candidates.item_rows

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from service.bundle.reader import Bundle, ModelData
-from service.domain import Candidates, Clock, Reranking
+from service.domain import Candidates, Clock, ItemRows, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.filters import EVERYTHING, Eligible
@@ -71,6 +71,8 @@ class LiveBundle:
     bundle: Bundle = field(repr=False)
     models: Mapping[str, LiveModel] = field(repr=False)
     popular: PopularRetriever = field(repr=False)
+    newcomers: ItemRows = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
+    """Item rows, ascending, of the items that nobody had an event with; none where there are no events at all."""
 
     def __repr__(self) -> str:
         return f"<LiveBundle {self.bundle_id}: {', '.join(sorted(self.models))}>"
@@ -114,7 +116,7 @@ def go_live(
         if data.entry.kind == "two_stage":
             models[name] = _two_stage(data, bundle, made, clock)
     models["default"] = models[bundle.manifest.default_model]
-    return LiveBundle(bundle, models, popular)
+    return LiveBundle(bundle, models, popular, _newcomers(bundle))
 
 
 def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tuple[Retriever, float]:
@@ -144,6 +146,14 @@ def _two_stage(data: ModelData, bundle: Bundle, models: Mapping[str, LiveModel],
     return LiveModel(
         data.name, data, ranking, StageCost(gathering), recall, ranking=ranking, rank_cost=StageCost(ranked)
     )
+
+
+def _newcomers(bundle: Bundle) -> ItemRows:
+    if len(bundle.history_items) == 0:
+        return np.empty(0, np.int32)
+    events = np.bincount(bundle.history_items, minlength=len(bundle.item_ids))
+    newcomers: ItemRows = np.flatnonzero(events == 0).astype(np.int32)
+    return newcomers
 
 
 def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -> None:

@@ -10,7 +10,7 @@ from service.errors import StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.exploration import completed, explored
 from service.recommender.fallback import complete
-from service.recommender.filters import Eligible, drop_ineligible, eligible
+from service.recommender.filters import Eligible, among, drop_ineligible, eligible
 from service.recommender.live import LiveBundle, LiveModel
 from service.recommender.ranking.pool import Pool
 from service.recommender.reranking import reranked
@@ -63,7 +63,10 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         timings, degraded = (*timings, ("rerank", chosen - began)), (*degraded, *told)
     candidates = pinned(candidates, plan.rules, bundle)
     if plan.exploration is not None:
-        candidates, propensities = explored(candidates, query, plan, plan.exploration)
+        newcomers = (
+            among(live.newcomers, rules) if plan.exploration.kind == "newcomers" else live.newcomers[:0]
+        )
+        candidates, propensities = explored(candidates, query, plan, plan.exploration, newcomers)
         began, chosen = chosen, deadline.now()
         timings = (*timings, ("explore", chosen - began))
     rows, scores, source, n_personal, top_up = complete(candidates, query.k, user, rules, live.popular)
@@ -112,7 +115,12 @@ def _rank(
 
 
 def _weighed(
-    candidates: Candidates | None, user: UserState, query: Query, plan: Plan, rules: Eligible, live: LiveBundle
+    candidates: Candidates | None,
+    user: UserState,
+    query: Query,
+    plan: Plan,
+    rules: Eligible,
+    live: LiveBundle,
 ) -> Candidates:
     """What the rules of the business make of the candidates; of what is popular where there are none."""
     if candidates is None:
