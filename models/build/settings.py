@@ -114,11 +114,22 @@ def write_settings(path: Path, configs: Mapping[str, Any]) -> None:
         sections["recipe"] = dataclasses.asdict(before.recipe)
     merged = {**before.configs, **configs}
     sections |= {name: dataclasses.asdict(merged[name]) for name in _TYPES if name in merged}
-    for name, section in sections.items():
-        lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
-        lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items() if value is not None]
+    lines += _sections(sections, after=bool(lines))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def settings_text(configs: Mapping[str, Any]) -> str:
+    """Sections of some models as TOML, as `reco build --config` reads them."""
+    return "\n".join(_sections({name: dataclasses.asdict(config) for name, config in configs.items()}))
+
+
+def _sections(sections: Mapping[str, Mapping[str, Any]], *, after: bool = False) -> list[str]:
+    lines: list[str] = []
+    for name, section in sections.items():
+        lines += ["", f"[{name}]"] if lines or after else [f"[{name}]"]
+        lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in section.items() if value is not None]
+    return lines
 
 
 def _is_items(listed: Any) -> bool:

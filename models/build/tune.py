@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from models.build.recipes import MORE_IN_FULL, RECIPES, Effort
+from models.build.sampling import sample
 from models.build.scoring import Exam, exam_of, ndcg
 from models.build.tuning import Found, Gains, Trial, climb
 from models.data.dataset import Dataset
 from models.data.splits import Split, global_time, item_cold, user_cold
 from models.trained import TrainedModel
 
+Search = Literal["climb", "sample"]
 MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
 MAX_EXAMINED = {"quick": 1_500, "full": 10_000}
 LEAST_USERS = 30
@@ -35,9 +38,14 @@ def tune(
     seed: int = 0,
     start: Any = None,
     seconds: float = math.inf,
+    search: Search = "climb",
+    journal: Path | None = None,
     on_trial: Callable[[Trial[Any]], None] = lambda _: None,
 ) -> Found[Any]:
     """Search for the settings of the model `name` that give the best validation NDCG@10.
+
+    `search`: climb the axes step by step, within a number of fits; or sample them (`models.build.sampling`), which
+    needs a limit of `seconds` and takes up a `journal`.
 
     Data of more than MAX_EVENTS events is thinned by whole users, and MAX_EXAMINED users are examined, both
     drawn by `seed`. With effort "off", or nobody to examine, the start stands untried. Without a limit of
@@ -61,6 +69,12 @@ def tune(
     if fits == 0:
         return Found(start, math.nan, ())
     examiner = _Examiner(name, train, exam, seed)
+    if search == "sample":
+        return sample(
+            start, recipe.axes(train), examiner.gains,
+            seconds=seconds, seed=seed, journal=journal, on_trial=on_trial,
+            name=f"{name} {split.train.fingerprint[:16]} {effort} {seed}",
+        )  # fmt: skip
     return climb(
         start,
         recipe.axes(train),

@@ -13,7 +13,7 @@ import orjson
 
 from models.build.build import chosen_models
 from models.build.recipes import RECIPES
-from models.build.settings import write_settings
+from models.build.settings import settings_text, write_settings
 from models.build.tables import trials_table
 from models.build.threads import threads_for
 from models.build.tune import tune, tuning_split
@@ -32,6 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data_flags(parser)
     parser.add_argument("--model", required=True, choices=tuple(RECIPES), help="which model")
     parser.add_argument("--minutes", type=_minutes, default=5.0, metavar="N", help="time limit; default: 5")
+    parser.add_argument(
+        "--search", choices=("sample", "climb"), default="sample",
+        help="sample: Optuna's TPE over the model's axes until the time is up; climb: step by step; default: sample",
+    )  # fmt: skip
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE",
+        help="keep every trial here, as lines of JSON, and go on from what is in it (sample only)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="TOML to write the best settings into; other sections stay"
@@ -54,10 +62,14 @@ def run(args: argparse.Namespace) -> int:
 
         seconds = args.minutes * 60
         with threads_for(len(dataset)):
-            found = tune(args.model, split, "full", seed=args.seed, seconds=seconds, on_trial=on_trial)
+            found = tune(
+                args.model, split, "full", seed=args.seed, seconds=seconds, search=args.search,
+                journal=args.journal, on_trial=on_trial,
+            )  # fmt: skip
     if not found.trials:
         raise InputError(f"{args.data}: no user has events to hold out: there is nothing to tune on")
     CONSOLE.print(trials_table(args.model, found.trials))
+    CONSOLE.print(settings_text({args.model: found.config}), markup=False, highlight=False)
     if args.out:
         write_settings(args.out, {args.model: found.config})
         CONSOLE.print(f"settings: {args.out}")
