@@ -125,6 +125,16 @@ class Generator:
                 gc.enable()
         return outcome
 
+    @property
+    def in_flight(self) -> int:
+        """Requests sent or due, and not yet over."""
+        return self._open_flights
+
+    @property
+    def now(self) -> float:
+        """Seconds since the stretch began."""
+        return time.perf_counter() - self._began
+
     # -- a request's way ------------------------------------------------------------------------------------
 
     def _launch(self, flight: Flight) -> None:
@@ -248,8 +258,10 @@ class Generator:
             outcome.sources[answer.head[at : answer.head.find(b"\r", at)].decode("latin-1")] += 1
         if latency <= outcome.budget_s:
             outcome.in_budget += 1
-            outcome.personal_in_budget += not degraded
-            outcome.good_by_slice[int(flight.due / SLICE_S)] += 1
+            at = int(flight.due / SLICE_S)
+            outcome.good_by_slice[at] += 1
+            if not degraded:
+                outcome.personal_by_slice[at] += 1
 
 
 def fast_loop() -> asyncio.AbstractEventLoop:

@@ -33,11 +33,12 @@ class Outcome:
     late: int = 0
     degraded: int = 0
     in_budget: int = 0
-    personal_in_budget: int = 0
     latency: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
     good_by_slice: Counter[int] = field(default_factory=Counter)
     """Slice of `SLICE_S` by when a request was due -> answers right and within the budget."""
+    personal_by_slice: Counter[int] = field(default_factory=Counter)
+    """The same, less those that left a stage out."""
     sent_by_slice: Counter[int] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -71,7 +72,8 @@ class Outcome:
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
         return {
             "rate": round(self.rate, 1), "seconds": round(self.seconds, 2), "sent": self.sent, "ok": self.ok,
-            "goodput": round(self.goodput, 1), "personal_goodput": round(self.personal_in_budget / self.seconds, 1),
+            "goodput": round(self.goodput, 1),
+            "personal_goodput": round(self.personal_by_slice.total() / self.seconds, 1),
             "fallback_share": round(self.fallback_share, 5), "errors": self.errors,
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
             "faults": dict(self.faults), "lost": self.lost, "refused": self.refused, "late": self.late,

@@ -94,7 +94,7 @@ class Admission:
         self._cors = Cors(settings.cors_origins)
         self.tasks: Collection[object] = ()
         """Requests under way through ASGI: the server's own set of them."""
-        self._turn = 0.0
+        self._turn = -1
         self._turn_began = self._worked_until = self._last_turn_s = 0.0
 
     # -- age ------------------------------------------------------------------------------------------------
@@ -110,10 +110,10 @@ class Admission:
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._trusted)
 
-    def arrived_at(self, turn: float, descriptor: int, proxy_said: bytes | None) -> float:
+    def arrived_at(self, turn: int, descriptor: int, proxy_said: bytes | None) -> float:
         """When a request that is read now reached the machine, seconds of `time.perf_counter`.
 
-        `turn`: the loop's own time, which stands still while it works through what it found ready. `descriptor`: the
+        `turn`: of the loop; it stays the same while the loop works through what it found ready. `descriptor`: the
         connection's. `proxy_said`: X-Request-Start of a trusted proxy.
         """
         now = time.perf_counter()

@@ -26,6 +26,10 @@ MAX_HEAD_BYTES = 16_384
 HEAD_S = 5.0
 BODY_S = 10.0
 READING_S = 10.0
+LINGER_S = 2.0
+"""Given to a refused client to read why: a socket closed while bytes are on their way to it answers them with a reset,
+which throws away what the client has not read yet."""
+LINGER_BYTES = 4 * MAX_HEAD_BYTES
 KEEP_ALIVE_S = 75
 """Longer than a proxy keeps its idle connections (nginx: 60), so that it is the proxy that closes them."""
 
@@ -56,6 +60,8 @@ class ServingState(ServerState):
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
         self._held_since = 0.0
         self._flushes = False
+        self.turn = 0
+        """Of the loop, as far as answers were held in it."""
         self._leads: dict[int, bytes] = {}
         self._leads_of: Headers | None = None
 
@@ -79,7 +85,10 @@ class ServingState(ServerState):
 
     def _end_turn(self) -> None:
         self._flushes = False
+        self.turn += 1
         self.flush()
+        if self.admission is not None:
+            self.admission.worked()
 
     def lead(self, status: int) -> bytes:
         """Status line and the headers that the server puts first in every answer."""
@@ -121,15 +130,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Take the transport, and note of it what admission asks for."""
         super().connection_made(transport)
+        self._descriptor = transport.get_extra_info("socket").fileno()
         admission = self.server_state.admission
         if admission is not None:
-            self._descriptor = transport.get_extra_info("socket").fileno()
             self._trusted = admission.trusts(self.client)
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head that grows past its bound is refused before the parser keeps more of it."""
+        if self._refused:
+            self._head_bytes += len(data)  # lingering: what still comes is nobody's
+            if self._head_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
         if not self._receiving:
             self._receiving = True
             self.since = self.loop.time()
@@ -226,7 +240,7 @@ class BoundedProtocol(HttpToolsProtocol):
         admission, age = self.server_state.admission, 0.0
         try:
             if admission is not None:
-                arrived_at = admission.arrived_at(self.loop.time(), self._descriptor, self._proxy_said)
+                arrived_at = admission.arrived_at(self.server_state.turn, self._descriptor, self._proxy_said)
                 if not admission.admits(arrived_at, 0):
                     headers, body = admission.refusal(HOT.decode(), self.headers)
                     self._write(503, b"".join([b"%b: %b\r\n" % one for one in headers]) + b"\r\n" + body)
@@ -259,7 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         admission = self.server_state.admission
         if admission is not None:
-            arrived_at = admission.arrived_at(self.since, self._descriptor, self._proxy_said)
+            arrived_at = admission.arrived_at(self.server_state.turn, self._descriptor, self._proxy_said)
             self.scope[ARRIVED_AT] = arrived_at  # type: ignore[literal-required]  # ours, not of the specification
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
@@ -304,9 +318,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Drop the connection if it has taken longer than its state allows. `now`: seconds on the loop's clock."""
-        if self.transport.is_closing():
-            # Closed by us, with bytes that the client does not take: it would stay open for ever.
-            if now - self.since > READING_S:
+        if self._refused or self.transport.is_closing():
+            # Closed by us, with bytes that the client does not take, or sends: it would stay open for ever.
+            if now - self.since > (LINGER_S if self._refused else READING_S):
                 self.transport.abort()
         elif self._stuck_since is not None:
             if now - self._stuck_since > READING_S:
@@ -329,7 +343,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 b"%bcontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
                 % (STATUS_LINE[status], len(reason), reason)
             )
-            self.transport.close()
+            self._receiving = False
+            self.transport.write_eof()  # the client's own end, or `sweep`, closes the connection
         else:
             # An answer is under way or given: bytes of ours would be taken for a part of it, or of the next.
             self.transport.abort()

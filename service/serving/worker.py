@@ -114,11 +114,11 @@ class WorkerServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, then say so."""
+        await super().startup(sockets)
         admission = self.config.loaded_app.admission
         if admission is not None:
             admission.tasks = self.server_state.tasks
         self.server_state.admission = admission
-        await super().startup(sockets)
         services = self._services
         self._reloader = Reloader(services, self._published.stamp, self._seat.turns)
         self._tasks = [

@@ -64,8 +64,7 @@ def test_requests_of_both_families_pass(address: tuple[str, int]) -> None:
         (get("/reco/als/100", *[f"X{n}: " + "y" * 6000 for n in range(4)]), 400),
         (get("/" + "y" * 9000), 414),
         (
-            b"POST /v1/recommend HTTP/1.1\r\nHost: t\r\n"
-            b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
         ),
         (b"POST /v1/recommend HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n", 413),

@@ -67,9 +67,7 @@ async def test_slow_clients_are_dropped_and_others_do_not_notice(service: Served
         answers = await asyncio.wait_for(asyncio.gather(*slow), 30)
         await load.answered(200)
     assert set(load.outcomes) == {"200"}
-    # A byte that crosses the server's close resets the connection, and with it an answer not yet read.
-    told = [answer[:13] for answer in answers[::2] if answer]
-    assert set(told) == {b"HTTP/1.1 408 "}
-    assert len(told) > len(answers[::2]) / 2
+    # A byte that crosses the refusal does not reset the connection, and with it an answer not yet read.
+    assert {answer[:13] for answer in answers[::2]} == {b"HTTP/1.1 408 "}
     # Without a token a body is not even waited for, or it is cut.
     assert all(answer[:13] in (b"", b"HTTP/1.1 401 ") for answer in answers[1::2])

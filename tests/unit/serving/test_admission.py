@@ -157,19 +157,19 @@ def test_ages_are_measured_once_work_goes_on_without_a_pause() -> None:
         descriptor, door = connection.fileno(), admission()
         now = time.perf_counter()
         # The first of a turn, after a pause: nobody can have kept it waiting, so nobody is asked.
-        assert door.arrived_at(1.0, descriptor, None) >= now
+        assert door.arrived_at(1, descriptor, None) >= now
         busy(2 * PRESSED_S)
-        assert time.perf_counter() - door.arrived_at(1.0, descriptor, None) >= 0.04
+        assert time.perf_counter() - door.arrived_at(1, descriptor, None) >= 0.04
         # That turn was long, so the next one's first has waited as well.
-        assert time.perf_counter() - door.arrived_at(2.0, descriptor, None) >= 0.04
+        assert time.perf_counter() - door.arrived_at(2, descriptor, None) >= 0.04
         now = time.perf_counter()
-        assert door.arrived_at(3.0, descriptor, None) >= now
+        assert door.arrived_at(3, descriptor, None) >= now
 
 
 def test_the_older_of_kernel_and_trusted_proxy_counts() -> None:
     door = admission()
     said = b"t=%.3f" % (time.time() - 0.5)
-    assert time.perf_counter() - door.arrived_at(1.0, -1, said) >= 0.49
+    assert time.perf_counter() - door.arrived_at(1, -1, said) >= 0.49
 
 
 def test_too_old_and_too_many_are_counted_apart() -> None:

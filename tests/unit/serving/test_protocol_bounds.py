@@ -11,7 +11,15 @@ import pytest
 import uvicorn
 
 from service.serving.drain import begin_closing, finish_connections
-from service.serving.protocol import BODY_S, HEAD_S, MAX_HEAD_BYTES, READING_S, BoundedProtocol, ServingState
+from service.serving.protocol import (
+    BODY_S,
+    HEAD_S,
+    LINGER_S,
+    MAX_HEAD_BYTES,
+    READING_S,
+    BoundedProtocol,
+    ServingState,
+)
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -146,6 +154,23 @@ async def test_a_head_that_trickles_in_is_408_in_time(server: Served) -> None:
     assert not server.connection.transport.is_closing()
     server.connection.sweep(server.connection.since + HEAD_S + 0.1)
     assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_refused_client_that_goes_on_sending_still_reads_why_and_is_cut_in_the_end(
+    server: Served,
+) -> None:
+    reader, writer = await server.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost:")
+    connection = server.connection
+    await server.arrived(lambda: not connection.idle)
+    connection.sweep(connection.since + HEAD_S + 0.1)
+    for _ in range(20):
+        writer.write(b"x" * 1000)
+        await writer.drain()
+    assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    assert server.state.connections
+    connection.sweep(connection.since + LINGER_S + 0.1)
+    await server.arrived(lambda: not server.state.connections)
 
 
 async def test_a_connection_that_never_asks_is_closed_in_silence(server: Served) -> None:
