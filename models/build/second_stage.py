@@ -30,6 +30,8 @@ LEAST_USERS = 200
 """Held-out users of a moment with something of theirs in the pool; with fewer no order is learned."""
 STOPPED_BY = 1_000
 """Users of the later moment that say when to stop, and which features to keep."""
+SCOUTED = 2_000
+"""Users of the earlier moment by whom features are chosen."""
 MOST_FEATURES = 48
 """What a request has the time to compute."""
 Trainer = Callable[[Dataset], Mapping[str, TrainedModel]]
@@ -128,15 +130,24 @@ def sources_of(
 
 def _chosen(past: Rows, stop: Rows, config: Config, seed: int) -> Ranker:
     """Try all features, and all but those that say little more than which item it is; keep what tells the most."""
+    scouted = _some(past, SCOUTED, seed)
     plain = [name for name in past.names if not name.startswith("item:")]
     tried = [
-        fit(past.only(names), config, seed=seed, stop=stop.only(names)) for names in (list(past.names), plain)
+        fit(scouted.only(names), config, seed=seed, stop=stop.only(names))
+        for names in (list(past.names), plain)
     ]
     best = max(tried, key=lambda ranker: ranker.score)
-    names = telling(best, past, MOST_FEATURES)
+    names = telling(best, scouted, MOST_FEATURES)
     if not names:
         raise InputError("two_stage: no feature says anything of what is read next")
     return fit(past.only(names), config, seed=seed, stop=stop.only(names))
+
+
+def _some(rows: Rows, users: int, seed: int) -> Rows:
+    """Keep a seeded sample of the users."""
+    kept = np.zeros(len(rows.groups), np.bool_)
+    kept[np.random.default_rng(seed).permutation(len(kept))[:users]] = True
+    return rows.select(kept)
 
 
 def _rows(
