@@ -25,6 +25,7 @@ from models.mf import gradient, sampled
 from models.neumf import config as neumf
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
+from models.propensity import ips_bpr
 from models.sequence import config as sequence
 from models.trained import TrainedModel
 from models.transitions import transitions
@@ -402,6 +403,20 @@ RECIPES: dict[str, Recipe] = {
         axes=lambda _: _sampled_axes((0.01, 0.03, 0.1)),
         fits=lambda data: _scaled(12, 4, 4e6 / max(len(data), 1)),
         start=lambda _: sampled.BprConfig(),
+        on_request=True,
+    ),
+    "ips_bpr": Recipe(
+        ips_bpr.Config,
+        ips_bpr.train,
+        axes=lambda _: (
+            Axis("power", (0.0, 0.5, 1.0, 2.0), (0.0,)),
+            Axis("dim", (8, 16, 32, 64), (16,)),
+            Axis("epochs", (10, 20, 40, 80), (40,)),
+            Axis("learning_rate", (0.02, 0.05, 0.1)),
+        ),
+        fits=lambda data: _scaled(6, 2, 5e5 / max(len(data), 1)),
+        start=lambda _: ips_bpr.Config(),
+        lacks=ips_bpr.lacks,
         on_request=True,
     ),
     "lmf": Recipe(
