@@ -56,26 +56,27 @@ class AgeLimit:
     of TCP.)
     """
 
-    __slots__ = ("_next", "_youngest", "ceiling", "floor", "seconds")
+    __slots__ = ("_next", "ceiling", "floor", "seconds", "youngest")
 
     def __init__(self, budget_s: float) -> None:
         self.floor = max(budget_s * _FLOOR_SHARE, _LEAST_FLOOR_S)
         self.ceiling = max(budget_s * _CEILING_SHARE, self.floor)
         self.seconds = self.ceiling
-        self._youngest = 0.0
+        self.youngest = 0.0
+        """Least age since the limit was last adjusted, seconds."""
         self._next = 0.0
 
     def admits(self, age: float, now: float) -> bool:
         """Whether a request of this age may be answered. `now`: seconds on any steady clock."""
-        self._youngest = min(self._youngest, age)
-        if now >= self._next:
+        self.youngest = min(self.youngest, age)
+        late = now - self._next
+        if late >= 0:
             # After a pause there is nothing to judge by.
-            judged = now - self._next < _ADJUST_S
-            if judged and self._youngest > self.floor:
+            if late < _ADJUST_S and self.youngest > self.floor:
                 self.seconds = max(self.floor, self.seconds * _FALL)
             else:
-                self.seconds = min(self.ceiling, self.seconds + _RISE * self.ceiling)
-            self._youngest, self._next = age, now + _ADJUST_S
+                self.seconds = min(self.ceiling, self.seconds + _RISE * self.ceiling * (1 + late / _ADJUST_S))
+            self.youngest, self._next = age, now + _ADJUST_S
         return age <= self.seconds
 
 
@@ -128,8 +129,25 @@ class Admission:
             age = max(age, age_by_proxy(proxy_said, time.time()))
         return now - age
 
+    def direct(self, turn: int, descriptor: int, proxy_said: bytes | None) -> float:
+        """Age in seconds of a request that is to be answered at once; -1.0 if it is too old, and then it is counted.
+
+        Arguments as of `arrived_at`.
+        """
+        if proxy_said is None:
+            now = time.perf_counter()
+            if turn != self._turn:
+                self._last_turn_s = self._worked_until - self._turn_began
+                self._turn, self._turn_began = turn, now
+            self._worked_until = now
+            if now - self._turn_began <= PRESSED_S and self._last_turn_s <= PRESSED_S:
+                self.limit.youngest = 0.0
+                return 0.0
+        arrived_at = self.arrived_at(turn, descriptor, proxy_said)
+        return time.perf_counter() - arrived_at if self.admits(arrived_at, 0) else -1.0
+
     def worked(self) -> None:
-        """Note that an answer has been made: until now the loop was busy."""
+        """Note that answers have been made: until now the loop was busy."""
         self._worked_until = time.perf_counter()
 
     # -- verdict --------------------------------------------------------------------------------------------

@@ -240,12 +240,11 @@ class BoundedProtocol(HttpToolsProtocol):
         admission, age = self.server_state.admission, 0.0
         try:
             if admission is not None:
-                arrived_at = admission.arrived_at(self.server_state.turn, self._descriptor, self._proxy_said)
-                if not admission.admits(arrived_at, 0):
+                age = admission.direct(self.server_state.turn, self._descriptor, self._proxy_said)
+                if age < 0:
                     headers, body = admission.refusal(HOT.decode(), self.headers)
                     self._write(503, b"".join([b"%b: %b\r\n" % one for one in headers]) + b"\r\n" + body)
                     return True
-                age = time.perf_counter() - arrived_at
             return self._door(self.url, self.headers, self.scheme, self._write, age)
         except Exception:
             # The endpoint answers its own faults; what is left can't be told to the client any more.
@@ -259,8 +258,6 @@ class BoundedProtocol(HttpToolsProtocol):
         state.total_requests += 1
         self.since = self.loop.time()
         self._answered = True
-        if state.admission is not None:
-            state.admission.worked()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, after the answers that came before it."""

@@ -166,6 +166,21 @@ def test_ages_are_measured_once_work_goes_on_without_a_pause() -> None:
         assert door.arrived_at(3, descriptor, None) >= now
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when bytes came")
+def test_what_is_answered_at_once_has_no_age_unless_work_goes_on_and_is_refused_when_too_old() -> None:
+    with bytes_waiting(0.08) as connection:
+        descriptor, door = connection.fileno(), admission()
+        assert door.direct(1, descriptor, None) == 0.0
+        busy(2 * PRESSED_S)
+        assert door.direct(1, descriptor, None) == -1.0
+        assert door._telemetry.shed == {"age": 1}
+        assert door.direct(2, descriptor, None) == -1.0
+        assert door.direct(3, descriptor, None) == 0.0
+        said = b"t=%.3f" % (time.time() - 0.01)
+        assert door.direct(4, -1, said) >= 0.009
+        assert door.direct(4, -1, b"t=%.3f" % (time.time() - 0.5)) == -1.0
+
+
 def test_the_older_of_kernel_and_trusted_proxy_counts() -> None:
     door = admission()
     said = b"t=%.3f" % (time.time() - 0.5)
