@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from factories import tiny_dataset, write_tiny_bundle
 
+# Tests of exported towers import it as they please; it must not call home from here either.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("RECO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 

@@ -9,7 +9,9 @@ import pytest
 from factories import tiny_dataset, trained_models, two_stage_model, write_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tower_bundles import tower_model
 
+from models.content import content
 from service.bundle.ids import UNKNOWN
 from service.bundle.reader import load_bundle
 from service.domain import Candidates, Deadline, ItemFilter, Plan, Query, Slate
@@ -19,13 +21,18 @@ from service.recommender.live import LiveBundle, LiveModel, go_live
 from service.recommender.pipeline import recommend
 from service.recommender.user_state import UserState, user_state
 
-MODELS = ["popular", "als", "knn", "ease", "lists", "ranked", "default"]
+MODELS = ["popular", "als", "knn", "ease", "lists", "content", "tower", "ranked", "default"]
 
 
 @pytest.fixture(scope="module", params=["exact", "hnsw"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LiveBundle:
     data = tiny_dataset()
-    models = {**trained_models(data), "ranked": two_stage_model(data)}
+    models = {
+        **trained_models(data),
+        "content": content.train(data, content.Config()),
+        "tower": tower_model(data),
+        "ranked": two_stage_model(data),
+    }
     path = write_tiny_bundle(tmp_path_factory.mktemp("artifacts"), dataset=data, models=models, index="hnsw")
     return go_live(load_bundle(path), retriever=request.param)
 
