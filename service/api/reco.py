@@ -8,12 +8,15 @@ be waited for. They differ in how an answer is handed over, and in nothing that 
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -32,6 +35,7 @@ from service.events.schema import NO_TREATMENTS, Impression
 from service.policy.assignment import chance_of
 from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle
+from service.recommender.pipeline import recommend
 from service.recommender.plan import plan_for
 from service.state.history import NOTHING
 from service.state.memory import MemoryHistory
@@ -45,6 +49,7 @@ _METHODS = frozenset({"GET", "HEAD"})
 _NOT_FOUND = Fault(404, "http_exception", "Not Found")
 _NOT_ALLOWED = Fault(405, "http_exception", "Method Not Allowed", headers={"Allow": "GET, HEAD"})
 _SHOWN_NAME = 64
+_FIRST_ROW = np.zeros(1, np.int32)
 _MOST_ASSIGNED = 4096
 _TWICE = b"given twice"
 
@@ -361,6 +366,25 @@ class RecoRoute:
             time.time(), "ERROR", "no answer could be made", error=error, request_id=request_id.decode()
         )
         return self._refuse(SERVER_ERROR, asked)
+
+    def warm(self) -> None:
+        """Run the line for a known user and for nobody by every model, before the first request has to.
+
+        A process that was just forked copies the pages it writes to, and finds its caches empty: the first answer would
+        take milliseconds. Nothing is counted or logged; what breaks is told when it is asked for.
+        """
+        if self._s.serving.live is None:
+            return
+        bound = self._bind()
+        live, k = bound.live, self._s.settings.k
+        known = live.bundle.user_ids.take(_FIRST_ROW)[0] if len(live.bundle.user_ids) else None
+        for model in bound.models.values():
+            for user_id in (known, None):
+                deadline = Deadline(math.inf)
+                with contextlib.suppress(Exception):
+                    slate = recommend(Query(user_id, k), model.plan, live, deadline)
+                    _body(user_id, slate)
+                    _timing(slate, deadline)
 
     def follow(self) -> None:
         """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""

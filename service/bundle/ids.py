@@ -71,7 +71,7 @@ class IntIds:
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> list[Any]:
         """Ids of rows, in the order of the rows."""
-        taken: list[Any] = self.values[rows].tolist()
+        taken: list[Any] = self.values.take(rows).tolist()
         return taken
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -21,8 +21,6 @@ from service.recommender.user_state import UserState
 Vector = npt.NDArray[np.float32]
 _NARROW = 0.1
 """Below this share of eligible items a graph walk finds too few: score the eligible ones exactly."""
-_HEAD = 4096
-"""How much of a popular list is walked before the whole of it is."""
 
 
 class Retriever(Protocol):
@@ -68,6 +66,8 @@ class UserVectors:
                     return self._vectors[at], "personal"
         if self.tower is not None and self.tower.reads_history:
             return self.tower.vector(user)
+        if len(user.history) == 0:
+            return None if self.tower is None else self.tower.vector(user)
         positions = self._position_of[user.history]
         positions = positions[positions >= 0]
         if len(positions) == 0:
@@ -116,11 +116,11 @@ class FactorsRetriever:
             return None
         vector, source = found
         positions, scores = self.search(vector, n, self.excluded(rules), rules)
-        return Candidates(self.item_rows[positions], scores, source, filtered=True)
+        return Candidates(self.item_rows.take(positions), scores, source, filtered=True)
 
     def excluded(self, rules: Eligible) -> ItemRows:
         """Positions of the vectors whose items must not be shown."""
-        excluded = self.position_of[rules.excluded]
+        excluded = self.position_of.take(rules.excluded)
         return excluded if self._complete else excluded[excluded >= 0]
 
     def search(
@@ -299,13 +299,14 @@ class PopularRetriever:
         self._indptr, self._items, self._scores = (
             model.arrays[role] for role in ("indptr", "items", "scores")
         )
-        self._segment_of = model.arrays["user_segment"]
-        # The head of everybody's list as plain integers: a cold user's answer is a slice.
-        self._head = tuple(self._items[: min(int(self._indptr[1]), _HEAD)].tolist())
+        # Reading a memoryview gives plain integers, without numpy's scalars between.
+        self._starts = np.ascontiguousarray(self._indptr).data.toreadonly()
+        self._segment_of = np.ascontiguousarray(model.arrays["user_segment"]).data.toreadonly()
 
     def segment_of(self, user: UserState) -> int:
         """The user's segment; 0 is everybody."""
-        return int(self._segment_of[user.row]) if user.row >= 0 else 0
+        segment: int = self._segment_of[user.row] if user.row >= 0 else 0
+        return segment
 
     @property
     def n_items(self) -> int:
@@ -344,33 +345,26 @@ class PopularRetriever:
     def walk(self, segment: int, n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> Candidates:
         """First n eligible items of a segment's list that are not taken, in the list's order."""
         source: Source = "segment_popular" if segment else "popular"
-        begin, end = int(self._indptr[segment]), int(self._indptr[segment + 1])
+        begin, end = self._starts[segment], self._starts[segment + 1]
+        excluded = rules.excluded
         if rules.mask is not None:
             items = self._items[begin:end]
             kept = np.flatnonzero(rules.mask[items])
-            kept = kept[np.isin(items[kept], rules.excluded, invert=True)]
+            kept = kept[np.isin(items[kept], excluded, invert=True)]
             if taken:
                 kept = kept[np.isin(items[kept], list(taken), invert=True)]
-            kept = kept[:n]
-        else:
-            head = self._head if segment == 0 else self._items[begin : min(end, begin + _HEAD)].tolist()
-            places = self._first_free(head, n, rules, taken)
-            if len(places) < n and end - begin > len(head):
-                places = self._first_free(self._items[begin:end].tolist(), n, rules, taken)
-            kept = np.array(places, np.int64)
-        return Candidates(self._items[begin + kept], self._scores[begin + kept], source, filtered=True)
-
-    @staticmethod
-    def _first_free(
-        items: tuple[int, ...] | list[int], n: int, rules: Eligible, taken: frozenset[int] | set[int]
-    ) -> list[int]:
-        unwanted = taken.union(rules.excluded.tolist()) if len(rules.excluded) else taken
-        if not unwanted:
-            return list(range(min(n, len(items))))
+            kept = kept[:n] + begin
+            return Candidates(self._items[kept], self._scores[kept], source, filtered=True)
+        # Of so many at most as many are unwanted as could be: n are left, if the list holds n.
+        end = min(end, begin + n + len(excluded) + len(taken))
+        if not len(excluded) and not taken:
+            return Candidates(self._items[begin:end], self._scores[begin:end], source, filtered=True)
+        unwanted = taken.union(excluded.tolist())
         places: list[int] = []
-        for place, item in enumerate(items):
+        for place, item in enumerate(self._items[begin:end].tolist(), begin):
             if item not in unwanted:
                 places.append(place)
                 if len(places) == n:
                     break
-        return places
+        chosen = np.array(places, np.int64)
+        return Candidates(self._items.take(chosen), self._scores.take(chosen), source, filtered=True)

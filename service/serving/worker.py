@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from service.api.reco import RecoRoute
 from service.api.services import Services
 from service.app import create_admin_app, create_app
 from service.serving import protocol
@@ -115,6 +116,9 @@ class WorkerServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, then say so."""
         await super().startup(sockets)
+        hot = self.config.loaded_app.hot
+        if isinstance(hot, RecoRoute):
+            hot.warm()
         admission = self.config.loaded_app.admission
         if admission is not None:
             admission.tasks = self.server_state.tasks
