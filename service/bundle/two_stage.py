@@ -24,12 +24,14 @@ MOST_LEAVES = 1 << 18
 
 
 class SourceSpec(BaseModel):
-    """A source by its model's name, and how many items it may bring."""
+    """A source by its model's name, how many items it may bring, and how many of the newest history items an
+    item-to-item model reads for it; None: as many as it does alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: str
     quota: Annotated[int, Field(ge=1, le=10_000)]
+    history: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
 class TwoStageSettings(BaseModel):

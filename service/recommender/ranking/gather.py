@@ -50,7 +50,7 @@ class Gatherer:
         self._n_items = popular.n_items
         self.asked = tuple(
             Asked(
-                source_of(retrievers[spec.model], self._n_items, exact=exact),
+                source_of(retrievers[spec.model], self._n_items, exact=exact, history=spec.history),
                 spec.quota,
                 StageCost(),
                 f"retrieve:{spec.model}",

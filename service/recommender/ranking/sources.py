@@ -41,15 +41,18 @@ class PoolSource(Protocol):
         """Up to n items; None where the model knows nothing of this user. Raises StageUnavailable."""
 
 
-def source_of(retriever: Retriever, n_items: int, *, exact: bool = False) -> PoolSource:
+def source_of(
+    retriever: Retriever, n_items: int, *, exact: bool = False, history: int | None = None
+) -> PoolSource:
     """Make a pool's source of a retriever. Raises TypeError for a kind that can't be one.
 
-    `exact`: vectors are searched exactly, whatever the retriever does.
+    `exact`: vectors are searched exactly, whatever the retriever does. `history`: newest items that an item-to-item
+    model reads; None: as many as it does alone.
     """
     if isinstance(retriever, FactorsRetriever):
         return _Factors(retriever, exact=exact)
     if isinstance(retriever, ItemItemRetriever):
-        return _ItemItem(retriever)
+        return _ItemItem(retriever, history)
     if isinstance(retriever, ListsRetriever):
         return _Lists(retriever, n_items)
     if isinstance(retriever, PopularRetriever):
@@ -79,13 +82,13 @@ class _Factors:
 
 
 class _ItemItem:
-    def __init__(self, retriever: ItemItemRetriever) -> None:
-        self._of = retriever
+    def __init__(self, retriever: ItemItemRetriever, newest: int | None) -> None:
+        self._of, self._newest = retriever, newest
 
     def find(self, user: UserState, n: int, rules: Eligible) -> Found | None:
         if len(user.history) == 0:
             return None
-        scores = self._of.scores(user.history)
+        scores = self._of.scores(user.history if self._newest is None else user.history[-self._newest :])
 
         def score_of(rows: ItemRows) -> Scores:
             told = scores[rows]
