@@ -18,6 +18,7 @@ import orjson
 
 from service.bundle.arrays import write_array
 from service.bundle.files import sha256_of, verify_files
+from service.bundle.leftovers import DAMAGED, WRITING, hold, remove_leftovers
 from service.bundle.manifest import FORMAT_VERSION, MANIFEST, parse_manifest, seal_manifest
 from service.errors import BundleRefused
 
@@ -31,13 +32,16 @@ class BundleWriter:
 
     root: Path
     _folder: Path = field(init=False)
+    _held: int = field(init=False)
     _files: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         bundles = self.root / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        self._folder = bundles / f".writing-{secrets.token_hex(6)}"
+        remove_leftovers(bundles)
+        self._folder = bundles / f"{WRITING}{secrets.token_hex(6)}"
         self._folder.mkdir()
+        self._held = hold(self._folder)
 
     def __enter__(self) -> BundleWriter:
         return self
@@ -46,6 +50,7 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._held)
 
     def add_array(self, name: str, array: npt.NDArray[Any], *, gaps: bool = False) -> str:
         """Write an array as `<name>.npy`; returns the file's name. Raises ValueError for an unsupported dtype.
@@ -112,7 +117,9 @@ class BundleWriter:
             _fsync(path)
         target = self.root / "bundles" / bundle_id
         if target.exists() and not _is_sound(target):
-            target.rename(target.parent / f".damaged-{secrets.token_hex(6)}")
+            aside = target.parent / f"{DAMAGED}{secrets.token_hex(6)}"
+            target.rename(aside)
+            os.utime(aside)  # its age counts from now
         try:
             self._folder.rename(target)
         except OSError:
