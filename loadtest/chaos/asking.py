@@ -36,22 +36,30 @@ async def steady(
     return await generator.run(shots, due, rate=rate, seconds=seconds, budget_s=budget_s)
 
 
+def available() -> frozenset[int]:
+    """Cores that this process may run on; none where the system does not tell."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
 def two_cores() -> tuple[int, int] | None:
     """Core of the service and core of the generator; None where there is one only, or none can be chosen."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    found = sorted(os.sched_getaffinity(0))
+    found = sorted(available())
     return (found[0], found[1]) if len(found) > 1 else None
 
 
-@contextlib.contextmanager
-def on_core(core: int | None) -> Iterator[None]:
+def on_core(core: int | None) -> contextlib.AbstractContextManager[None]:
     """Keep this thread, and processes started within, to one core; None: to any."""
-    if core is None:
+    return on_cores(frozenset() if core is None else frozenset({core}))
+
+
+@contextlib.contextmanager
+def on_cores(cores: frozenset[int]) -> Iterator[None]:
+    """Keep this thread, and processes started within, to these cores; none: nothing changes."""
+    if not cores:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
