@@ -25,6 +25,8 @@ WALL_SECONDS = 120.0
 """A machine under load must not have its bundles refused; what burns time is stopped by CPU_SECONDS."""
 MEMORY_BYTES = 4 << 30
 _REASON = 300
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
+"""Of the environment: the child opens what may be hostile, so it is told no secrets."""
 
 
 def probe(
@@ -37,11 +39,12 @@ def probe(
     """
     question = [str(path), ",".join(sorted(inputs)), *map(str, (dim, n_tokens, n_features, length))]
     root = str(Path(__file__).parents[2])
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     command = [sys.executable, "-P", "-m", "service.bundle.onnx_probe", *question]
     try:
         child = subprocess.run(  # noqa: S603 - our own program
             command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=WALL_SECONDS, env={**os.environ, "PYTHONPATH": root, OFF: "1"},
+            timeout=WALL_SECONDS, env={**kept, "PYTHONPATH": root, OFF: "1"},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise BundleRefused(name, f"did not answer within {WALL_SECONDS:.0f} seconds") from None

@@ -188,6 +188,18 @@ def test_how_the_process_that_tries_it_ends_is_told(
     refused(bundle, TOWER, reason)
 
 
+def test_the_process_that_tries_it_is_told_no_secrets(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spying = tmp_path / "python"
+    spying.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho null\n")
+    spying.chmod(0o755)
+    monkeypatch.setenv("RECO_TOKENS", "shop:kq7Zr1vWn3xT9bLs5hYd")
+    monkeypatch.setattr(sys, "executable", str(spying))
+    load_bundle(bundle)
+    assert "kq7Zr1vWn3xT9bLs5hYd" not in (tmp_path / "env").read_text()
+
+
 def test_a_process_that_does_not_end_is_ended(
     bundle: Path, tmp_path: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
