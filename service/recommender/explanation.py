@@ -65,6 +65,8 @@ def explain(query: Query, item_id: ItemId, model_name: str, live: LiveBundle) ->
     row = bundle.item_ids.row_of(item_id)
     if row == UNKNOWN:
         raise ItemNotFound(item_id)
+    if model.ranking is not None:
+        return _of_sources(query, item_id, model, live)
     user = user_state(query, bundle)
     found: Explanation | None = None
     retriever = model.retriever
@@ -75,6 +77,16 @@ def explain(query: Query, item_id: ItemId, model_name: str, live: LiveBundle) ->
     elif model.data.entry.kind == "lists":
         found = _of_lists(user, row, model, bundle)
     return found or _of_popularity(user, row, model, live)
+
+
+def _of_sources(query: Query, item_id: ItemId, model: LiveModel, live: LiveBundle) -> Explanation:
+    """A ranker's order is explained by the first of its sources to which the user's history speaks for the item.
+
+    The score and its parts are that source's, and so is the `model` that is named.
+    """
+    assert model.ranking is not None  # the caller looked
+    found = [explain(query, item_id, name, live) for name in model.ranking.gatherer.sources]
+    return next((one for one in found if one.method != "popular"), found[0])
 
 
 def _of_sums(

@@ -14,7 +14,7 @@ from made_logs import START_MS, feedback, slate, written
 
 from models.analysis.explored import RewardModel, explored_slots
 from models.analysis.log import opened
-from models.analysis.ope import Evaluation, Interaction, evaluate
+from models.analysis.ope import Evaluation, Interaction, degrees_of, evaluate
 from models.analysis.target import of_file, of_plan
 from models.commands.experiment_ope import parsed_plan
 from models.evaluation.opening import open_published
@@ -310,3 +310,13 @@ def test_the_command_tells_estimates_and_what_was_left_out(
     assert "--plan needs --artifacts" in capsys.readouterr().err
     with opened(log) as read:
         assert explored_slots(read.events, "click").certain == 1
+
+
+def test_intervals_widen_where_a_few_users_carry_the_weight() -> None:
+    rng = np.random.default_rng(2)
+    normal = rng.normal(size=2_000)
+    assert degrees_of(normal) == pytest.approx(1_999, rel=0.15)
+    heavy = np.concatenate([normal * 0.01, [50.0, 60.0]])
+    assert degrees_of(heavy) < 5
+    assert degrees_of(np.zeros(9)) == 8
+    assert degrees_of(np.array([1.0, -1.0])) == 1
