@@ -15,6 +15,7 @@ from models.build.assemble import assemble
 from models.data.dataset import Dataset
 from models.data.splits import Split, validation_split
 from models.ranker.config import Config
+from models.ranker.report import report
 from models.ranker.rows import Rows, Statics, joined, rows_of
 from models.ranker.statics import item_statics, user_statics
 from models.ranker.training import Ranker, fit, library_lacks, mean_contributions, telling
@@ -112,6 +113,18 @@ def learn(
     contributions = mean_contributions(final, stop)
     honest = two_stage_model(ranker, _statics(split.train), sources, config, mean_contributions(ranker, stop))
     return Learned(honest, final, sources, config, contributions, stop.only(final.names), len(both))
+
+
+def write_report(learned: Learned, path: Path) -> None:
+    """Write an HTML page of what the final ranker listens to."""
+    facts = {
+        "library": learned.final.library,
+        "trees": f"{learned.final.rounds}",
+        "rows": f"{learned.n_rows:,}",
+        "sources": ", ".join(source.model for source in learned.sources),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report(learned.contributions, "What the ranker listens to", facts), "utf-8")
 
 
 def sources_of(

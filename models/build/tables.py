@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from models.build.build import CHOSEN_BY, Built
+from models.build.second_stage import Learned
 from models.build.tuning import Trial
 
 SHOWN = (CHOSEN_BY, "Recall@10", "MAP@10", "coverage@10")
@@ -37,6 +38,16 @@ def steps_table(built: Built) -> Table:
     for name in built.seconds:
         table.add_column(name, justify="right")
     table.add_row(*(f"{seconds:.1f}" for seconds in built.seconds.values()))
+    return table
+
+
+def ranker_table(learned: Learned, *, most: int = 10) -> Table:
+    """What the ranker listens to: its features by mean |SHAP|, the largest first."""
+    table = Table(title=f"two_stage: {learned.final.rounds} trees of {learned.final.library}")
+    table.add_column("feature", no_wrap=True)
+    table.add_column("mean |SHAP|", justify="right")
+    for name, value in list(learned.contributions.items())[:most]:
+        table.add_row(name, f"{value:.5f}")
     return table
 
 

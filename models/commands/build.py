@@ -10,9 +10,9 @@ import orjson
 
 from models.build.build import Order, build
 from models.build.recipes import RECIPES
-from models.build.second_stage import NAME
+from models.build.second_stage import NAME, Learned, write_report
 from models.build.settings import BuildSettings, read_settings
-from models.build.tables import avatars_table, models_table, steps_table
+from models.build.tables import avatars_table, models_table, ranker_table, steps_table
 from models.build.tuning import Trial
 from models.commands.data_flags import add_data_flags, columns_of
 from models.progress import CONSOLE, Ticker
@@ -61,6 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="keep what towers have learned here after each epoch, and take it up in a build that is run again",
     )
     parser.add_argument(
+        "--ranker-report",
+        type=Path,
+        metavar="FILE",
+        help="write an HTML page of what the second stage listens to (SHAP)",
+    )
+    parser.add_argument(
         "--no-publish", action="store_true", help="write the bundle, leave the pointer as it is"
     )
 
@@ -81,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
         index=args.index,
         publish=not args.no_publish,
     )
-    return carried_out(order, args.checkpoints)
+    return carried_out(order, args.checkpoints, ranker_report=args.ranker_report)
 
 
-def carried_out(order: Order, checkpoints: Path | None) -> int:
+def carried_out(order: Order, checkpoints: Path | None, *, ranker_report: Path | None = None) -> int:
     """Build; tables to stderr, one JSON line to stdout."""
     with Ticker("trials") as ticker:
         best: dict[str, float] = {}
@@ -99,6 +105,10 @@ def carried_out(order: Order, checkpoints: Path | None) -> int:
         CONSOLE.print(models_table(built))
     if built.avatars:
         CONSOLE.print(avatars_table(built))
+    if isinstance(built.ranker, Learned):
+        CONSOLE.print(ranker_table(built.ranker))
+        if ranker_report is not None:
+            write_report(built.ranker, ranker_report)
     CONSOLE.print(steps_table(built))
     print(orjson.dumps(built.as_json()).decode())
     return 0
