@@ -45,9 +45,10 @@ def verify(
 ) -> Parity:
     """Ask `GET /reco/{model}/{user}` for each user and compare item by item, order included.
 
-    An answer that the service calls degraded is asked for again, a few times: it says what fitted its deadline
-    then, not what it holds. With `bundle_id`, an answer out of another bundle differs whatever its items.
-    Raises ConnectionError where the service can't be reached; PermissionError where it refuses the token.
+    An answer that the service calls degraded is asked for again, a few times, and so is one that says to come
+    again: it says what fitted its deadline then, not what it holds. With `bundle_id`, an answer out of another bundle
+    differs whatever its items. Raises ConnectionError where the service can't be reached; PermissionError where it
+    refuses the token.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     differences: list[Difference] = []
@@ -72,7 +73,8 @@ def verify(
 def _ask(client: httpx.Client, path: str, k: int) -> httpx.Response:
     for attempt in range(_TRIES):
         response = client.get(path, params={"k": k})
-        if not response.headers.get("X-Reco-Degraded"):
+        shed = response.status_code == httpx.codes.SERVICE_UNAVAILABLE and "Retry-After" in response.headers
+        if not shed and not response.headers.get("X-Reco-Degraded"):
             return response
         time.sleep(_PAUSE_S * attempt)
     return response

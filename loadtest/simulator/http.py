@@ -12,6 +12,8 @@ import httptools
 from loadtest.simulator.errors import SimulatorError
 
 _READ = 65536
+_TRIES = 5
+_COME_AGAIN = 503
 
 
 class HttpFailure(Exception):
@@ -66,6 +68,19 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: bytes | None = None) -> Answer:
         """Send a request and read its answer. Raises HttpFailure.
+
+        Whoever is told to come again (503 with Retry-After: nothing of the request was done) comes again, a few times.
+        """
+        for _ in range(_TRIES):
+            answer = await self._ask(method, path, body)
+            later = answer.headers.get(b"retry-after", b"")
+            if answer.status != _COME_AGAIN or not later.isdigit():
+                break
+            await asyncio.sleep(min(int(later), self._timeout_s))
+        return answer
+
+    async def _ask(self, method: str, path: str, body: bytes | None) -> Answer:
+        """Ask once.
 
         A connection that was open before may have been closed meanwhile: then nothing of the request was answered,
         and it is sent once more on a new one.
