@@ -62,19 +62,15 @@ def test_a_build_holds_towers_that_answer_the_known_and_the_newcomer(
         "--index",
         "exact",
     ]
-    words += ["--checkpoints", tmp_path / "kept"]
-    bundles = []
-    for out in ("first", "again"):
-        assert main([str(word) for word in [*words, "--out", tmp_path / out]]) == 0
-        bundles.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
-    # The second build found every training finished, and came to the same bundle.
-    assert bundles[0]["bundle"] == bundles[1]["bundle"]
-    assert bundles[0]["metrics"]["dssm"]["NDCG@10"] > 0.3
+    words += ["--checkpoints", tmp_path / "kept", "--out", tmp_path / "artifacts"]
+    assert main([str(word) for word in words]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["metrics"]["dssm"]["NDCG@10"] > 0.3
     kept = list((tmp_path / "kept").iterdir())
     assert len(kept) == 4  # for validation and for serving: one to find when to stop, one on everything
     assert all(path.suffix == ".safetensors" for path in kept)
 
-    live = go_live(load_bundle(ArtifactStore(tmp_path / "first").current()))
+    live = go_live(load_bundle(ArtifactStore(tmp_path / "artifacts").current()))
     for user in range(10):
         slate = recommend(Query(user, 5), Plan("dssm"), live, Deadline.none())
         assert slate.source == "personal"
