@@ -11,7 +11,7 @@ from service.bundle.manifest import MANIFEST
 from service.bundle.reader import Bundle, ModelData
 from service.bundle.two_stage import TreeArrays, TwoStageSettings
 from service.domain import Candidates
-from service.errors import BundleRefused
+from service.errors import BundleRefused, StageUnavailable
 from service.recommender.filters import Eligible
 from service.recommender.ranking.features import FeatureMaker, FeatureSettings, Static
 from service.recommender.ranking.gather import Gatherer
@@ -32,7 +32,7 @@ class TwoStage:
     def __init__(self, data: ModelData, bundle: Bundle, retrievers: Mapping[str, Retriever]) -> None:
         settings = TwoStageSettings.model_validate(dict(data.entry.parameters))
         self.gatherer = Gatherer(retrievers, settings.sources, settings.n_candidates)
-        self._exact = Gatherer(retrievers, settings.sources, settings.n_candidates, exact=True)
+        self.exact = Gatherer(retrievers, settings.sources, settings.n_candidates, exact=True)
         items = _static(data, "item_features", settings.item_features)
         users = _static(data, "user_features", settings.user_features)
         try:
@@ -72,8 +72,10 @@ class TwoStage:
         return lacks
 
     def exactly(self, user: UserState, rules: Eligible) -> Candidates | None:
-        """`retrieve` with every source searched exactly: what golden queries ask."""
-        pool, _ = self._exact.gather(user, rules)
+        """`retrieve` with every source searched exactly: what golden queries ask. Raises StageUnavailable."""
+        pool, left_out = self.exact.gather(user, rules)
+        if left_out:
+            raise StageUnavailable(left_out[0])
         return None if pool is None else self.rank(user, pool)
 
 

@@ -20,6 +20,7 @@ from service.recommender.filters import Eligible
 from service.recommender.live import LiveBundle, go_live
 from service.recommender.pipeline import recommend
 from service.recommender.ranking.sources import Found
+from service.recommender.ranking.warm_up import check_golden
 from service.recommender.user_state import UserState
 
 USER = 112
@@ -218,6 +219,18 @@ def test_other_trees_do_not_answer_the_golden_queries(bundle: Path) -> None:
     changed = forge(bundle, {"ranked/tree_value.npy": (values * np.float32(1.5)).astype(np.float32)})
     with pytest.raises(BundleRefused, match="'ranked' answers golden query 0 with other scores"):
         go_live(load_bundle(changed))
+
+
+def test_a_source_that_can_not_run_here_leaves_golden_queries_unproven_and_is_told_in_answers(
+    live: LiveBundle,
+) -> None:
+    ranking = live.models["ranked"].ranking
+    assert ranking is not None
+    broken = _SlowSource(live, "als", _Clock(), 0.0)
+    broken.broken = True
+    ranking.exact.asked = ranking.gatherer.asked
+    check_golden(live.models["ranked"].data, ranking, live.bundle)
+    assert ask(live, _Clock()).degraded == ("retrieve:als",)
 
 
 @pytest.mark.parametrize(
