@@ -17,7 +17,6 @@ from loadtest.bench.data import RECO
 from loadtest.bench.errors import BenchError
 
 PATIENCE_S = 120.0
-REPOSITORY = Path(__file__).resolve().parents[2]
 _URL = re.compile(rb"(?:ready|running) on (?:\x1b\[1m)?http://127\.0\.0\.1:(\d+)")
 
 
@@ -85,7 +84,7 @@ def served(
     said = folder / f"stderr-{time.monotonic_ns()}"
     with said.open("wb") as stderr, pinned(core):
         process = subprocess.Popen(  # noqa: S603 - our own programs
-            command, env={**clean, **environment}, stdout=subprocess.DEVNULL, stderr=stderr, cwd=REPOSITORY
+            command, env={**clean, **environment}, stdout=subprocess.DEVNULL, stderr=stderr
         )
     try:
         yield _port(process, said, port)

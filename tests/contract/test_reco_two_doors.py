@@ -13,9 +13,10 @@ import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import AUTHORIZED, TOKEN, ask, running, settings_for
+from running import AUTHORIZED, BEARER, TOKEN, ask, running, settings_for
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.reco import RecoRoute
 from service.app import RecoApp
 from service.serving.protocol import BoundedProtocol, ServingState
 
@@ -79,6 +80,18 @@ async def test_the_plain_call_answers_what_asgi_answers(app: RecoApp) -> None:
 
     check()
     assert {200, 401, 404, 422} <= statuses
+
+
+async def test_warming_up_counts_and_tells_nothing(artifacts: Path, tmp_path: Path) -> None:
+    async with running(settings_for(artifacts, events_dir=tmp_path, response_cache=10)) as (app, client):
+        assert isinstance(app.hot, RecoRoute)
+        app.hot.warm()
+        metrics = (await client.get("/metrics")).text
+        for name in ("reco_requests_total{", "reco_source_total{", "reco_stage_duration_seconds_count{"):
+            assert name not in metrics
+        assert len(app.state.services.cache) == 0
+        assert (await client.get("/reco/als/100", headers=BEARER)).status_code == 200
+        assert 'reco_requests_total{model="als",status="200"} 1.0' in (await client.get("/metrics")).text
 
 
 def as_bytes(

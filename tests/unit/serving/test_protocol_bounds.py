@@ -14,6 +14,7 @@ from service.serving.drain import begin_closing, finish_connections
 from service.serving.protocol import (
     BODY_S,
     HEAD_S,
+    KEEP_ALIVE_S,
     LINGER_S,
     MAX_HEAD_BYTES,
     READING_S,
@@ -186,6 +187,17 @@ async def test_an_idle_connection_that_has_asked_is_left_to_its_keep_alive(serve
     server.connection.sweep(server.connection.since + HEAD_S + BODY_S + READING_S)
     writer.write(head())
     assert b"200 OK" in await reader.readuntil(b"\r\n\r\n0")
+
+
+async def test_an_idle_connection_is_closed_once_its_keep_alive_has_passed(server: Served) -> None:
+    reader, writer = await server.connect()
+    writer.write(head())
+    await reader.readuntil(b"\r\n\r\n0")
+    await server.arrived(lambda: server.connection.idle)
+    server.connection.sweep(server.connection.since + KEEP_ALIVE_S - 1)
+    assert not server.connection.transport.is_closing()
+    server.connection.sweep(server.connection.since + KEEP_ALIVE_S + 1)
+    assert await reader.read() == b""
 
 
 async def test_a_body_that_trickles_in_is_cut_in_time(server: Served) -> None:
