@@ -23,7 +23,7 @@ class Config:
     """Items that one source may bring."""
     popular_quota: int = 40
     """Items that popularity may bring."""
-    max_users: int = 8_000
+    max_users: int = 4_000
     """Users of one moment whose pools are learned from; of more a seeded sample."""
     negatives: float = 0.3
     """Share kept of what is in a pool and was not read."""
