@@ -29,6 +29,8 @@ _M_TRIED = (16, 32, 48)
 _EF_TRIED = (32, 64, 128, 256, 400)
 _EF_CONSTRUCTION = 200
 _GOLDEN = 16
+_GRAPH_FROM = 40
+"""Up to so many items a request for ten is a quarter of the catalogue, and the graph's retriever scans it anyway."""
 _SPEED_UP_WANTED = 1.3
 """A graph must beat the exact scan by this to be worth its lost recall; also keeps a near-tie from flipping."""
 
@@ -141,7 +143,10 @@ def _choose(
     }
     served: Literal["exact", "hnsw"] = "exact"
     if choice == "hnsw" or (
-        choice == "auto" and reached and microseconds["hnsw"] * _SPEED_UP_WANTED < microseconds["exact"]
+        choice == "auto"
+        and reached
+        and len(items) > _GRAPH_FROM
+        and microseconds["hnsw"] * _SPEED_UP_WANTED < microseconds["exact"]
     ):
         served = "hnsw"
     measured = [
