@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from loadtest.chaos.service import PATIENCE_S, Unkept
 
 CONF = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "nginx.conf"
+_SCRATCH = re.compile(r"(?<= )/\w+/nginx(?=[-.])")
+"""Where its process id and what it buffers are kept."""
 HOW_TO = "nginx is not installed: apt-get install nginx-light"
 
 
@@ -27,7 +30,6 @@ def rendered(folder: Path, port: int, service: tuple[str, int], *, at_once: int 
     changes = [
         ("server reco:8080 ", f"server {service[0]}:{service[1]} "),
         ("listen 8000 ", f"listen 127.0.0.1:{port} "),
-        (" /tmp/nginx", f" {folder}/nginx"),
         ("worker_processes auto;", "worker_processes 1;\ndaemon off;"),
         ("worker_rlimit_nofile 65536;", ""),
     ]
@@ -37,6 +39,7 @@ def rendered(folder: Path, port: int, service: tuple[str, int], *, at_once: int 
         if old not in text:
             raise Unkept(f"{CONF} has no {old!r} any more")
         text = text.replace(old, new)
+    text = _SCRATCH.sub(lambda _: f"{folder}/nginx", text)
     path = folder / "nginx.conf"
     path.write_text(text, encoding="utf-8")
     return path
