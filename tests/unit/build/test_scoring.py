@@ -25,7 +25,12 @@ from service.recommender.live import go_live
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return validation_split(tiny_dataset(n_users=150))
+    """Items have tags of their own: of equal scores at the end of a list either may be taken."""
+    data = tiny_dataset(n_users=150)
+    assert data.items is not None
+    draw = np.random.default_rng(5)
+    tags = [draw.choice(30, 5, replace=False).astype(str).tolist() for _ in range(data.n_items)]
+    return validation_split(replace(data, items=data.items.with_columns(tags=pl.Series(tags))))
 
 
 def models(data: Dataset) -> dict[str, TrainedModel]:
