@@ -92,9 +92,10 @@ def _loop(plan: Plan) -> int:
             report = _report(number, served, _simulate(plan, serves, number, service))
             exported = plan.folder / f"day{number}.parquet"
             reco("events", "export", "--events", plan.folder / "events", "--out", exported)
+            # The export has all days with a service.
+            today = heard_of_events(exported).filter(pl.col("timestamp") > heard["timestamp"].max())
+            report = replace(report, likes=likes_of(pl.concat([heard, today])).height)
             if number < plan.days:
-                # The export has all days with a service.
-                today = heard_of_events(exported).filter(pl.col("timestamp") > heard["timestamp"].max())
                 report, chosen = _night(plan, report, heard, today, serves)
                 heard = pl.concat([heard, today])
                 if report.published is not None and chosen is not None:
