@@ -156,10 +156,11 @@ def _of_lists(user: UserState, row: int, model: LiveModel, bundle: Bundle) -> Ex
 
 def _sharing(user: UserState, bundle: Bundle) -> npt.NDArray[np.int64]:
     """Rows of users with _SHARED items or more in common, MOST_HOLDERS at most."""
-    mine = np.zeros(len(bundle.item_ids), np.int64)
-    mine[user.history] = 1
-    running = np.concatenate(([0], np.cumsum(mine[np.asarray(bundle.history_items)])))
-    shared = np.diff(running[np.asarray(bundle.history_indptr)])
+    mine = np.zeros(len(bundle.item_ids), np.bool_)
+    mine[user.history] = True
+    indptr = np.asarray(bundle.history_indptr)
+    owners = np.searchsorted(indptr, np.flatnonzero(mine[np.asarray(bundle.history_items)]), side="right") - 1
+    shared = np.bincount(owners, minlength=len(indptr) - 1)
     if user.row >= 0:
         shared[user.row] = 0
     others = np.flatnonzero(shared >= _SHARED)
