@@ -78,9 +78,7 @@ def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int
     return descr, fortran == "True", shape, len(begins) + length
 
 
-def _refuse_unless_finite(
-    path: Path, name: str, start: int, dtype: np.dtype[Any], *, gaps: bool
-) -> None:
+def _refuse_unless_finite(path: Path, name: str, start: int, dtype: np.dtype[Any], *, gaps: bool) -> None:
     with path.open("rb") as file:
         file.seek(start)
         seen = 0

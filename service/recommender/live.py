@@ -179,7 +179,9 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
             )
             rows = set() if answered is None else set(answered.item_rows.tolist())
             promised = golden.hnsw_item_rows[number]
-            exactly = set(retriever.item_rows[best].tolist())  # a small catalogue is not searched by its graph
+            exactly = set(
+                retriever.item_rows[best].tolist()
+            )  # a small catalogue is not searched by its graph
             if len(rows & set(promised)) < 0.9 * len(promised) and rows != exactly:
                 raise BundleRefused(
                     bundle.manifest.golden,
