@@ -33,14 +33,15 @@ class AlsFoldIn:
 
     def solve(self, positions: npt.NDArray[np.integer]) -> Vector:
         """Vector of a user whose history, oldest first, stands at these positions of `item_vectors`; float32 (dim,)."""
-        history = self._vectors[positions].astype(np.float64)
+        # Sums over the history in the vectors' own float32; only the system itself needs more to be solved well.
+        history = self._vectors[positions]
         if self._half_life is None:
-            left = self._base + (self._alpha - 1.0) * (history.T @ history)
-            right = self._alpha * history.sum(axis=0)
+            left = self._base + np.float32(self._alpha - 1.0) * (history.T @ history)
+            right = self._alpha * history.sum(axis=0, dtype=np.float64)
         else:
             confidences = self._alpha * fading(len(history), self._half_life, least=LEAST)
-            left = self._base + (history.T * (confidences - 1.0)) @ history
-            right = confidences @ history
+            left = self._base + (history.T * (confidences - 1.0).astype(np.float32)) @ history
+            right = confidences.astype(np.float32) @ history
         solved: Vector = np.linalg.solve(left, right).astype(np.float32)
         return solved
 
