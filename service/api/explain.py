@@ -17,6 +17,7 @@ from service.errors import InvalidRequest, UserNotFound
 from service.recommender.explanation import Explanation
 from service.recommender.explanation import explain as explained
 from service.recommender.live import LiveBundle
+from service.recommender.ranking.attribution import RankerScore
 
 MOST_TOLD = 20
 
@@ -48,6 +49,27 @@ class ContributionAnswer(BaseModel):
     weight: float = Field(description="its part of the score (method parts), or its cosine (alike)")
 
 
+class FeatureAnswer(BaseModel):
+    """A feature of the ranker."""
+
+    feature: str
+    contribution: float = Field(description="its part of the ranker's score")
+    value: float | None = Field(description="null where nothing is known")
+
+
+class RankerAnswer(BaseModel):
+    """A ranker's own score: the sum of `base`, all contributions and `others`."""
+
+    model: str
+    attribution: Literal["path_unweighted"] = Field(
+        description="each split's change of expectation, a node expecting the plain mean of its two children"
+    )
+    score: float
+    base: float = Field(description="what the trees expect before they ask anything")
+    contributions: list[FeatureAnswer] = Field(description="largest in size first")
+    others: float = Field(description="sum of the contributions that are not told")
+
+
 class ExplainAnswer(BaseModel):
     """Why. The score is the sum of all contributions and the remainder where the method is `parts`."""
 
@@ -59,7 +81,7 @@ class ExplainAnswer(BaseModel):
                     "title": "Star Wars (1977)", "method": "parts", "score": 0.81,
                     "contributions": [{"item_id": 181, "title": "Return of the Jedi (1983)", "weight": 0.52}],
                     "others": 0.29, "remainder": 0.0, "neighbours": 0, "holders": 0, "place": None,
-                    "text": "You know Return of the Jedi (1983).",
+                    "ranker": None, "text": "You know Return of the Jedi (1983).",
                 }
             ]
         }
@@ -78,6 +100,9 @@ class ExplainAnswer(BaseModel):
     neighbours: int = Field(description="users who share two items or more of the history")
     holders: int = Field(description="those of them who have the item")
     place: int | None = Field(None, description="place among what is popular, from 1")
+    ranker: RankerAnswer | None = Field(
+        None, description="of a two_stage model whose pool has the item, what its trees make of it"
+    )
     text: str = Field(description="the same as a sentence")
 
 
@@ -123,9 +148,24 @@ async def explain(request: Request, body: ExplainBody) -> Response:
         "neighbours": found.neighbours,
         "holders": found.holders,
         "place": found.place,
+        "ranker": None if found.ranker is None else _of_ranker(found.ranker, body.most),
         "text": text_of(found),
     }
     return bundle_response(document, live, timings, deadline, {"X-Reco-Model": found.model})
+
+
+def _of_ranker(found: RankerScore, most: int) -> dict[str, Any]:
+    return {
+        "model": found.model,
+        "attribution": "path_unweighted",
+        "score": found.score,
+        "base": found.base,
+        "contributions": [
+            {"feature": one.feature, "contribution": one.contribution, "value": one.value}
+            for one in found.contributions[:most]
+        ],
+        "others": sum(one.contribution for one in found.contributions[most:]),
+    }
 
 
 def text_of(found: Explanation) -> str:

@@ -8,7 +8,7 @@ popular, which is all there is to say to a user of whom the model knows nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,9 @@ from service.bundle.ids import UNKNOWN
 from service.bundle.reader import Bundle
 from service.domain import ItemId, ItemRows, Query
 from service.errors import ItemNotFound
+from service.recommender.filters import eligible
 from service.recommender.live import LiveBundle, LiveModel
+from service.recommender.ranking.attribution import RankerScore
 from service.recommender.retrieval import FactorsRetriever, ItemItemRetriever
 from service.recommender.user_state import UserState, user_state
 
@@ -44,7 +46,8 @@ class Explanation:
 
     contributions: the largest first. remainder: of `parts`, the score less all contributions; else 0. neighbours,
     holders: users who share history with this one, and those of them who have the item. place: from 1, among what is
-    popular in the user's segment; None where it isn't listed.
+    popular in the user's segment; None where it isn't listed. ranker: a ranking model's own score by features;
+    None where its pool of a plain request doesn't have the item.
     """
 
     item_id: ItemId
@@ -57,6 +60,7 @@ class Explanation:
     neighbours: int = 0
     holders: int = 0
     place: int | None = None
+    ranker: RankerScore | None = None
 
 
 def explain(query: Query, item_id: ItemId, model_name: str, live: LiveBundle) -> Explanation:
@@ -66,7 +70,7 @@ def explain(query: Query, item_id: ItemId, model_name: str, live: LiveBundle) ->
     if row == UNKNOWN:
         raise ItemNotFound(item_id)
     if model.ranking is not None:
-        return _of_sources(query, item_id, model, live)
+        return _of_sources(query, row, model, live)
     user = user_state(query, bundle)
     found: Explanation | None = None
     retriever = model.retriever
@@ -79,14 +83,17 @@ def explain(query: Query, item_id: ItemId, model_name: str, live: LiveBundle) ->
     return found or _of_popularity(user, row, model, live)
 
 
-def _of_sources(query: Query, item_id: ItemId, model: LiveModel, live: LiveBundle) -> Explanation:
+def _of_sources(query: Query, row: int, model: LiveModel, live: LiveBundle) -> Explanation:
     """A ranker's order is explained by the first of its sources to which the user's history speaks for the item.
 
-    The score and its parts are that source's, and so is the `model` that is named.
+    The score and its parts are that source's, and so is the `model` that is named; the ranker's stand in `ranker`.
     """
     assert model.ranking is not None  # the caller looked
+    item_id, _ = _named(row, live.bundle)
     found = [explain(query, item_id, name, live) for name in model.ranking.gatherer.sources]
-    return next((one for one in found if one.method != "popular"), found[0])
+    told = next((one for one in found if one.method != "popular"), found[0])
+    user = user_state(query, live.bundle)
+    return replace(told, ranker=model.ranking.attribute(user, row, eligible(query, user, live.bundle)))
 
 
 def _of_sums(

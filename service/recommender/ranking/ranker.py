@@ -13,6 +13,7 @@ from service.bundle.two_stage import TreeArrays, TwoStageSettings
 from service.domain import Candidates
 from service.errors import BundleRefused, StageUnavailable
 from service.recommender.filters import Eligible
+from service.recommender.ranking.attribution import FeatureContribution, RankerScore, attributed
 from service.recommender.ranking.features import FeatureMaker, FeatureSettings, Static
 from service.recommender.ranking.gather import Gatherer
 from service.recommender.ranking.pool import Pool
@@ -45,7 +46,8 @@ class TwoStage:
             raise BundleRefused(
                 MANIFEST, f"models.{data.name}.parameters.features: no feature {error.args[0]!r} is made here"
             ) from None
-        self.forest = Forest(TreeArrays.of(data.arrays, settings.bias))
+        self._name, self._trees = data.name, TreeArrays.of(data.arrays, settings.bias)
+        self.forest = Forest(self._trees)
         self._unknown_item, self._unknown_user = _unknown(items), _unknown(users)
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
@@ -58,6 +60,27 @@ class TwoStage:
         scores = self.forest.scores(self.features.of(user, pool))
         order = (-scores).argsort(kind="stable")
         return Candidates(pool.item_rows[order], scores[order].astype(np.float32), pool.origin, filtered=True)
+
+    def attribute(self, user: UserState, row: int, rules: Eligible) -> RankerScore | None:
+        """Say which features an item's score comes from; None where the gathered pool doesn't have the item."""
+        pool, _ = self.gatherer.gather(user, rules)
+        places = np.flatnonzero(pool.item_rows == row) if pool is not None else ()
+        if pool is None or not len(places):
+            return None
+        values = self.features.of(user, pool)[places]
+        parts, base = attributed(self._trees, values[0])
+        order = (-np.abs(parts)).argsort(kind="stable")
+        told = tuple(
+            FeatureContribution(name, credit, None if np.isnan(value) else value)
+            for name, credit, value in zip(
+                (self.features.names[place] for place in order.tolist()),
+                parts[order].tolist(),
+                values[0, order].tolist(),
+                strict=True,
+            )
+            if credit
+        )
+        return RankerScore(self._name, float(self.forest.scores(values)[0]), base, told)
 
     def missing(self, user: UserState, pool: Pool) -> tuple[str, ...]:
         """What the ranker should have read and the bundle has nothing of: `user_features`, `item_features`.
