@@ -90,5 +90,5 @@ def tower(
         nodes.append(node("MatMul", ["features", "weights"], ["told"]))
         parts.append("told")
     nodes.append(node("Sum", parts, ["vector"]))
-    dim = (items if items is not None else weights).shape[1]  # type: ignore[union-attr]
+    dim = (items if items is not None else weights).shape[1]  # type: ignore[union-attr]  # one of the two is given
     return model(graph(nodes, tensors, inputs, [value("vector", "float32", (1, dim))]))

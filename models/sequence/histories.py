@@ -128,7 +128,7 @@ def draw_batches(
             current, widened = place, own
         longest = widened
     groups.append(order[current:])
-    generator.shuffle(groups)  # type: ignore[arg-type]
+    generator.shuffle(groups)  # type: ignore[arg-type]  # a list of arrays, which numpy's stubs leave out
     return Batches(histories, windows, groups)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +67,9 @@ def test_gradients_flow_through_smoothing() -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bpr"])
-def test_it_learns_tastes_that_popularity_cannot(split: Split, loss: str) -> None:
+def test_it_learns_tastes_that_popularity_cannot(split: Split, loss: Any) -> None:
     popular = score(popularity.train(split.train, popularity.Config(), seed=0), split)
-    learned = score(train(split.train, replace(SMALL, loss=loss), seed=1), split)  # type: ignore[arg-type]
+    learned = score(train(split.train, replace(SMALL, loss=loss), seed=1), split)
     assert popular < 0.2
     assert learned > 0.35  # five items are left of a group's ten, and any of them may be next
 
@@ -118,9 +119,9 @@ def test_data_without_order_holds_out_any_item(split: Split) -> None:
 @pytest.mark.parametrize(
     "changes", [{"layers": 0}, {"pairs": 0}, {"learning_rate": 0.0}, {"max_seconds": 0.0}]
 )
-def test_a_setting_out_of_range_is_named(split: Split, changes: dict[str, object]) -> None:
+def test_a_setting_out_of_range_is_named(split: Split, changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(changes))):
-        train(split.train, replace(SMALL, **changes))  # type: ignore[arg-type]
+        train(split.train, replace(SMALL, **changes))
 
 
 def test_it_is_trained_only_where_named(split: Split) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +53,9 @@ def score(model: TrainedModel, split: Split) -> float:
 
 
 @pytest.mark.parametrize("changes", [{}, {"block": "gated"}, {"negatives": 60}, {"spectral": True}], ids=str)
-def test_it_learns_what_comes_next_where_popularity_cannot(split: Split, changes: dict[str, object]) -> None:
+def test_it_learns_what_comes_next_where_popularity_cannot(split: Split, changes: dict[str, Any]) -> None:
     popular = score(popularity.train(split.train, popularity.Config(), seed=0), split)
-    learned = score(train(split.train, replace(SMALL, max_epochs=12, **changes), seed=1), split)  # type: ignore[arg-type]
+    learned = score(train(split.train, replace(SMALL, max_epochs=12, **changes), seed=1), split)
     assert popular < 0.5
     assert learned > 0.8
 
@@ -139,9 +139,9 @@ def test_data_without_order_is_refused_by_name(split: Split) -> None:
 @pytest.mark.parametrize(
     "changes", [{"dim": 15}, {"dropout": 1.0}, {"history_length": 0}, {"negatives": 0}, {"max_seconds": 0.0}]
 )
-def test_a_setting_out_of_range_is_named(split: Split, changes: dict[str, object]) -> None:
+def test_a_setting_out_of_range_is_named(split: Split, changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(changes))):
-        train(split.train, replace(SMALL, **changes))  # type: ignore[arg-type]
+        train(split.train, replace(SMALL, **changes))
 
 
 def test_settings_follow_the_shape_of_the_data(split: Split) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from running import listening
@@ -58,10 +59,8 @@ async def test_the_audience_comes_again_when_told_to(
 def test_parity_is_judged_by_what_was_answered_in_the_end() -> None:
     times = 0
 
-    async def app(scope: dict[str, object], receive: object, send: object) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal times
-        assert callable(receive)
-        assert callable(send)
         if scope["type"] == "lifespan":
             while (await receive())["type"] != "lifespan.shutdown":
                 await send({"type": "lifespan.startup.complete"})
@@ -72,6 +71,6 @@ def test_parity_is_judged_by_what_was_answered_in_the_end() -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps({"items": [1, 2]}).encode()})
 
-    with listening(app) as (host, port):  # type: ignore[arg-type]
+    with listening(app) as (host, port):
         assert verify(f"http://{host}:{port}", "m", {1: [1, 2]}, k=2).differences == ()
     assert times == 3
