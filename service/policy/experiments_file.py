@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +21,7 @@ from pydantic import (
 
 from service.domain import AttributeCap, Exploration, Reranking
 from service.errors import InputError
+from service.policy.time_window import TimeWindow
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Names go into a header and into metric labels as they are."""
@@ -153,7 +152,7 @@ class EligibleTable(_Table):
         return value
 
 
-class ExperimentTable(_Table):
+class ExperimentTable(TimeWindow):
     """One experiment."""
 
     control: Name
@@ -164,8 +163,6 @@ class ExperimentTable(_Table):
     traffic: Annotated[float, Field(gt=0, le=1)] = 1.0
     traffic_from: Annotated[float, Field(ge=0, lt=1)] | None = None
     eligible: EligibleTable = EligibleTable()
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
 
     @field_validator("salt")
     @classmethod
@@ -178,19 +175,7 @@ class ExperimentTable(_Table):
     def _consistent(self) -> Self:
         if self.control not in self.treatments:
             raise ValueError(f"'control' names no treatment: {self.control!r}")
-        if self.starts_at >= self.ends_at:
-            raise ValueError("'end' is not after 'start'")
         return self
-
-    @property
-    def starts_at(self) -> float:
-        """Unix time in seconds."""
-        return -math.inf if self.start is None else self.start.timestamp()
-
-    @property
-    def ends_at(self) -> float:
-        """Unix time in seconds; the first moment that is outside."""
-        return math.inf if self.end is None else self.end.timestamp()
 
     def decides(self) -> set[str]:
         """Keys of the plan that some treatment sets."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,6 +18,7 @@ from pydantic import (
 from service.domain import Rule
 from service.errors import InputError
 from service.policy.experiments_file import Name, where_in
+from service.policy.time_window import TimeWindow
 
 MOST_WEIGHED = 1000
 """Candidates that rules may move."""
@@ -27,10 +26,8 @@ _Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Item = Annotated[int, Field(ge=0)] | _Text
 
 
-class RuleTable(BaseModel):
+class RuleTable(TimeWindow):
     """One rule: what it does, to which items, when."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     action: Literal["pin", "boost", "bury"]
     attribute: _Text | None = None
@@ -39,8 +36,6 @@ class RuleTable(BaseModel):
     strength: Annotated[float, Field(gt=0, le=100)] | None = None
     most: Annotated[int, Field(ge=1, le=100)] | None = None
     on: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -52,19 +47,7 @@ class RuleTable(BaseModel):
             raise ValueError("action 'pin' takes 'most' and no 'strength'")
         if self.action != "pin" and self.most is not None:
             raise ValueError(f"action {self.action!r} takes 'strength' and no 'most'")
-        if self.starts_at >= self.ends_at:
-            raise ValueError("'end' is not after 'start'")
         return self
-
-    @property
-    def starts_at(self) -> float:
-        """Unix time in seconds."""
-        return -math.inf if self.start is None else self.start.timestamp()
-
-    @property
-    def ends_at(self) -> float:
-        """Unix time in seconds; the first moment that is outside."""
-        return math.inf if self.end is None else self.end.timestamp()
 
     def rule(self, name: str) -> Rule:
         """As the line takes it."""
