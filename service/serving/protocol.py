@@ -164,6 +164,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request; its ASGI scope is made once it is known to need one."""
+        self._receiving = True  # also where it began in the packet that ended another
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -307,6 +308,25 @@ class BoundedProtocol(HttpToolsProtocol):
     def idle(self) -> bool:
         """Whether no request is under way here, in either direction."""
         return not self._receiving and not self.answering
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that was read is answered, and every answer written: another process could go on from here."""
+        return (
+            self.idle
+            and not self._refused
+            and not self.transport.is_closing()
+            and self.transport.get_write_buffer_size() == 0
+        )
+
+    @property
+    def used(self) -> bool:
+        """Whether a request has come over this connection."""
+        return self._answered or self._current is not None
+
+    def go_on(self) -> None:
+        """Take up a connection that another process has answered on: it may be idle as long as any."""
+        self._answered = True
 
     def last_answer(self) -> None:
         """Close after the answer that is under way."""
