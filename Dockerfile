@@ -17,7 +17,7 @@ RUN pip install --require-hashes --requirement requirements/builder.txt
 ENV HNSWLIB_NO_NATIVE=1
 RUN pip wheel --require-hashes --no-build-isolation --requirement requirements/serve.txt --wheel-dir /wheels
 # Only `service` is copied, so the wheel holds only `service`; `reco` hides the commands of rooms that are not here.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md hatch_build.py ./
 COPY service/ service/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/reco \

@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BUILT := $(VENV)/.built
 PINS := requirements/builder.txt requirements/dev.txt
 
 ARTIFACTS ?= artifacts
@@ -25,7 +26,7 @@ help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) ## Make .venv with everything, pinned by hash; again only when the pins change
+setup: $(BUILT) ## Make .venv with everything, pinned by hash; again only when the pins or the C sources change
 
 $(READY): $(PINS) pyproject.toml
 	@for python in python3.11 python3.12 python3.13 python3 none; do
@@ -36,7 +37,10 @@ $(READY): $(PINS) pyproject.toml
 	pip() { $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check "$$@"; }
 	pip --require-hashes -r requirements/builder.txt
 	pip --require-hashes --no-build-isolation -r requirements/dev.txt
-	pip --no-deps --no-build-isolation -e .
+	touch $@
+
+$(BUILT): $(READY) hatch_build.py $(wildcard service/native/*.[ch])
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 setup-train: setup ## What trains the towers (torch), into the same .venv

@@ -91,7 +91,7 @@ def make_searchable(
     generator = np.random.default_rng(seed)
     sample = np.sort(generator.choice(len(asked), min(n_queries, len(asked)), replace=False))
     exact = ExactIndex(items, space)
-    rows_scanned = exact.tune(asked[sample[:200]], 10)
+    rows_scanned = _mean_read(exact, asked[sample[:200]])
     index, retrieval, microseconds = _choose(items, asked[sample], exact, space, rows_scanned, seed, choice)
     somebodys = sample[asked_rows[sample] >= 0]
     golden = _golden(asked_rows, asked, item_rows, exact, index, somebodys[:_GOLDEN])
@@ -121,7 +121,7 @@ def _choose(
     whole = Recall(at_10=1.0, at_100=1.0, queries=len(queries))
     if choice == "none" or len(items) < 2 or len(queries) == 0:
         return None, Retrieval(retriever="exact", recall=whole, rows_scanned=rows_scanned), {}
-    truth = [exact.search(query, min(100, len(items)), None)[0] for query in queries]
+    truth = [exact.search(query, min(100, len(items)), None, None)[0] for query in queries]
     tried: list[tuple[Hnsw, hnswlib.Index]] = []
     for m in _M_TRIED:
         index = _build(items, space, m, seed)
@@ -136,7 +136,7 @@ def _choose(
     settings, index = reached[-1] if reached else max(tried, key=lambda pair: pair[0].recall.at_10)
     index.set_ef(settings.ef_search)
     microseconds = {
-        "exact": _median_microseconds(lambda query: exact.search(query, 10, None), queries),
+        "exact": _median_microseconds(lambda query: exact.search(query, 10, None, None), queries),
         "hnsw": _median_microseconds(
             lambda query: index.knn_query(query, k=min(10, len(items)), num_threads=1), queries
         ),
@@ -161,6 +161,15 @@ def _choose(
         measured=measured,
     )
     return index, retrieval, microseconds
+
+
+def _mean_read(exact: ExactIndex, queries: Vectors) -> float:
+    """How many vectors an exact search of ten reads, averaged over queries."""
+    read = []
+    for query in queries:
+        exact.search(query, 10, None, None)
+        read.append(exact.read)
+    return float(np.mean(read)) if read else float(exact.size)
 
 
 def _build(items: Vectors, space: Space, m: int, seed: int) -> hnswlib.Index:
@@ -210,7 +219,7 @@ def _golden(
     golden: dict[str, list[Any]] = {"user_rows": [], "item_rows": [], "scores": [], "hnsw_item_rows": []}
     wanted = min(10, len(item_rows))
     for place in sample.tolist():
-        positions, scores = exact.search(users[place], wanted, None)
+        positions, scores = exact.search(users[place], wanted, None, None)
         golden["user_rows"].append(int(user_rows[place]))
         golden["item_rows"].append(item_rows[positions].tolist())
         golden["scores"].append([float(score) for score in scores])

@@ -33,7 +33,6 @@ _TOLERANCE = 1e-3
 _TOWER_TOLERANCE = 0.01
 """Of a vector's length: rounding in another runtime's order, no more."""
 _WARM_UPS = 16
-_TUNED_ON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,6 @@ def go_live(
         if isinstance(built, FactorsRetriever):
             _check_golden(data, built, bundle)
             _check_tower(data, built, bundle)
-            _tune_scan(built, data, bundle)
         lists = _lists(data, built, bundle) if retriever == "auto" else None
         cost = StageCost(_warm_up(built, bundle, clock))
         models[name] = LiveModel(name, data, built, cost, recall, lists)
@@ -166,7 +164,7 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
             raise BundleRefused(
                 bundle.manifest.golden, f"golden user row {row} has no vector in {data.name!r}"
             )
-        best, scores = retriever.exact.search(found[0], len(expected), None)
+        best, scores = retriever.exact.search(found[0], len(expected), None, None)
         if len(scores) != len(expected) or not np.allclose(
             scores, expected, rtol=_TOLERANCE, atol=_TOLERANCE
         ):
@@ -179,9 +177,7 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
             )
             rows = set() if answered is None else set(answered.item_rows.tolist())
             promised = golden.hnsw_item_rows[number]
-            exactly = set(
-                retriever.item_rows[best].tolist()
-            )  # a small catalogue is not searched by its graph
+            exactly = set(best.tolist())  # a small catalogue is not searched by its graph
             if len(rows & set(promised)) < 0.9 * len(promised) and rows != exactly:
                 raise BundleRefused(
                     bundle.manifest.golden,
@@ -234,21 +230,6 @@ def _lists(data: ModelData, retriever: Retriever, bundle: Bundle) -> Precomputed
                 data.entry.files["precomputed_scores"], f"user row {row} is not listed what a search answers"
             )
     return lists
-
-
-def _tune_scan(retriever: FactorsRetriever, data: ModelData, bundle: Bundle) -> None:
-    """Fit the exact scan's first block to users as they come: with their seen items dropped."""
-    rows = data.arrays["user_rows"]
-    sample = rows[np.linspace(0, len(rows) - 1, min(_TUNED_ON, len(rows))).astype(int)].tolist()
-    users = [UserState(row, bundle.history_of(row), live=False) for row in sample]
-    found = [
-        (vector[0], retriever.position_of[user.history])
-        for user in users
-        if (vector := retriever.users.of(user))
-    ]
-    if found:
-        queries, seen = zip(*found, strict=True)
-        retriever.exact.tune(np.array(queries), 10, [positions[positions >= 0] for positions in seen])
 
 
 def _warm_up(retriever: Retriever, bundle: Bundle, clock: Clock) -> float:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from service.bundle.reader import Bundle, ModelData
 from service.domain import Candidates, ItemRows, Scores, Source
+from service.native import Sums
 from service.recommender.exact import ExactIndex
 from service.recommender.filters import Eligible
 from service.recommender.fold_in import AlsFoldIn, mean_vector
@@ -100,13 +101,13 @@ class FactorsRetriever:
     """Nearest items to the user's vector by exact search."""
 
     def __init__(self, model: ModelData, bundle: Bundle) -> None:
-        self.item_rows: ItemRows = model.arrays["item_rows"]
-        n_items = len(bundle.item_ids)
-        self.position_of = np.full(n_items, -1, np.int32)
+        self.item_rows: ItemRows = np.ascontiguousarray(model.arrays["item_rows"])
+        self.position_of = np.full(len(bundle.item_ids), -1, np.int32)
         self.position_of[self.item_rows] = np.arange(len(self.item_rows), dtype=np.int32)
-        self._complete = len(self.item_rows) == n_items
         assert model.entry.space is not None  # the reader refuses a factors model without one
-        self.exact = ExactIndex(model.arrays["item_vectors"], model.entry.space)
+        self.exact = ExactIndex(
+            model.arrays["item_vectors"], model.entry.space, self.item_rows, self.position_of
+        )
         self.users = UserVectors(model, self.position_of)
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
@@ -115,23 +116,12 @@ class FactorsRetriever:
         if found is None:
             return None
         vector, source = found
-        positions, scores = self.search(vector, n, self.excluded(rules), rules)
-        return Candidates(self.item_rows.take(positions), scores, source, filtered=True)
+        rows, scores = self.search(vector, n, rules)
+        return Candidates(rows, scores, source, filtered=True)
 
-    def excluded(self, rules: Eligible) -> ItemRows:
-        """Positions of the vectors whose items must not be shown."""
-        excluded = self.position_of.take(rules.excluded)
-        return excluded if self._complete else excluded[excluded >= 0]
-
-    def search(
-        self, vector: Vector, n: int, excluded: ItemRows, rules: Eligible
-    ) -> tuple[npt.NDArray[np.integer], Scores]:
-        """Best n positions outside `excluded` and inside the mask, with their scores."""
-        if rules.mask is None:
-            return self.exact.search(vector, n, excluded)
-        allowed = rules.mask[self.item_rows]
-        allowed[excluded] = False
-        return self.exact.search_among(vector, n, np.flatnonzero(allowed))
+    def search(self, vector: Vector, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:
+        """The best n eligible items' rows, best first, with their scores."""
+        return self.exact.search(vector, n, rules.excluded, rules.mask)
 
 
 class HnswRetriever(FactorsRetriever):
@@ -144,76 +134,66 @@ class HnswRetriever(FactorsRetriever):
         self._index: hnswlib.Index = model.index
         self._l2 = model.entry.space == "l2"
 
-    def search(
-        self, vector: Vector, n: int, excluded: ItemRows, rules: Eligible
-    ) -> tuple[npt.NDArray[np.integer], Scores]:
-        """Best n positions the graph finds outside `excluded` and inside the mask, with their scores."""
+    def search(self, vector: Vector, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:
+        """The best n eligible items' rows that the graph finds, with their scores."""
         total = self.exact.size
-        wanted = n + len(excluded)
+        wanted = n + len(rules.excluded)
         if rules.mask is not None:
             share = float(rules.mask[self.item_rows].mean())
             if share < _NARROW:
-                return super().search(vector, n, excluded, rules)
+                return super().search(vector, n, rules)
             wanted = int(wanted / share) + 1
         if wanted * 4 >= total:
-            return super().search(vector, n, excluded, rules)
+            return super().search(vector, n, rules)
         try:
             labels, distances = self._index.knn_query(vector, k=wanted, num_threads=1)
         except RuntimeError:  # hnswlib raises when its walk ends with fewer than k (hnswlib#444, #608)
-            return super().search(vector, n, excluded, rules)
-        positions = labels[0].astype(np.int64)
-        dropped = np.zeros(total, bool)  # one byte an item beats a search of `excluded` a candidate
-        dropped[excluded] = True
-        keep = ~dropped[positions]
+            return super().search(vector, n, rules)
+        rows = self.item_rows.take(labels[0].astype(np.int64))
+        dropped = np.zeros(
+            len(self.position_of), bool
+        )  # a byte an item beats a search of `excluded` a candidate
+        dropped[rules.excluded] = True
+        keep = ~dropped[rows]
         if rules.mask is not None:
-            keep &= rules.mask[self.item_rows[positions]]
-        positions = positions[keep][:n]
-        if len(positions) < n:
-            return super().search(vector, n, excluded, rules)
+            keep &= rules.mask[rows]
+        rows = rows[keep][:n]
+        if len(rows) < n:
+            return super().search(vector, n, rules)
         distances = distances[0][keep][:n]
-        return positions, -distances if self._l2 else 1.0 - distances
+        return rows, -distances if self._l2 else 1.0 - distances
 
 
 class ItemItemRetriever:
-    """Sum of the history items' rows of an item-item matrix (item-kNN; EASE, Steck, WWW 2019, eq. 3)."""
+    """Sum of the history items' rows of an item-item matrix (item-kNN; EASE, Steck, WWW 2019, eq. 3).
+
+    A row counts by its item's recency where the model says how fast that fades. `scores(history)`: float32
+    (n_items,), the sums, -inf where a sparse matrix says nothing of an item.
+    """
 
     def __init__(self, model: ModelData, bundle: Bundle) -> None:
-        self._n_items = len(bundle.item_ids)
+        n_items = len(bundle.item_ids)
         self._dense = model.arrays.get("dense")
-        if self._dense is None:
-            self._indptr, self._indices = model.arrays["indptr"], model.arrays["indices"]
-            self._weights = model.arrays["weights"]
-            self._offsets = np.ascontiguousarray(self._indptr).data.toreadonly()  # plain integers
-        else:
-            self._flat = self._dense.reshape(-1)
         half_life = half_life_in(model.entry.parameters, "history_half_life")
         self._recency = (
             None if half_life is None else fading(telling(half_life), half_life).astype(np.float32)
         )
+        if self._dense is None:
+            self._indptr, self._indices = model.arrays["indptr"], model.arrays["indices"]
+            self._weights = model.arrays["weights"]
+            self._sums = Sums(n_items, self._recency, self._indptr, self._indices, self._weights)
+        else:
+            self._sums = Sums(n_items, self._recency, dense=self._dense)
+        self.scores = self._sums.scores
 
     def retrieve(self, user: UserState, n: int, rules: Eligible) -> Candidates | None:
         """Up to n candidates, best first; None for a user whose history leads nowhere."""
         if len(user.history) == 0:
             return None
-        best, values = self.best(self.scores(user.history), n, rules)
-        if len(best) == 0:
+        rows, scores = self._sums.best(user.history, n, rules.excluded, rules.mask)
+        if len(rows) == 0:
             return None
-        return Candidates(best, values, "fold_in" if user.live else "personal", filtered=True)
-
-    def best(self, scores: Scores, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:
-        """Up to n eligible items, best first, with their scores. Strikes out in `scores` what is not eligible."""
-        scores[rules.excluded] = -np.inf
-        if rules.mask is not None:
-            scores[~rules.mask] = -np.inf
-        if n < self._n_items:
-            best = scores.argpartition(self._n_items - n)[self._n_items - n :]
-        else:
-            best = np.arange(self._n_items)
-        values = scores[best]
-        order = np.lexsort((best, -values))
-        best, values = best[order], values[order]
-        kept = int((values != -np.inf).sum())
-        return best[:kept].astype(np.int32), values[:kept]
+        return Candidates(rows, scores, "fold_in" if user.live else "personal", filtered=True)
 
     def parts(self, history: ItemRows, item_row: int) -> npt.NDArray[np.float64]:
         """What each of the newest items that count adds to an item's score: float64 (m,), their sum is the score."""
@@ -230,48 +210,9 @@ class ItemItemRetriever:
         parts: npt.NDArray[np.float64] = entries if recency is None else entries * recency[-len(history) :]
         return parts
 
-    def scores(self, history: ItemRows) -> Scores:
-        """float32 (n_items,): summed rows; -inf where a sparse matrix says nothing of an item.
-
-        A row counts by its item's recency where the model says how fast that fades.
-        """
-        recency = self._recency
-        if recency is not None:
-            history = history[-len(recency) :]
-            recency = recency[-len(history) :]
-        if self._dense is not None:
-            rows = self._dense[history]
-            dense: Scores = rows.sum(axis=0) if recency is None else recency @ rows
-            return dense
-        touched, weights, lengths = self._entries(history)
-        if recency is not None:
-            weights *= np.repeat(recency, lengths)
-        sums = np.bincount(touched, weights=weights, minlength=self._n_items)
-        told = np.bincount(touched, minlength=self._n_items) > 0
-        scores: Scores = np.where(told, sums, -np.inf).astype(np.float32)
-        return scores
-
     def weights_between(self, history: ItemRows, rows: ItemRows) -> Scores:
         """float32 (len(history), len(rows)): the matrix's entry of each pair; 0 where it has none."""
-        if self._dense is not None:
-            at = history[:, None].astype(np.intp) * self._n_items + rows
-            return self._flat.take(at)
-        place_of = np.zeros(self._n_items, np.intp)
-        place_of[rows] = np.arange(1, len(rows) + 1)
-        touched, weights, lengths = self._entries(history)
-        places = place_of.take(touched)
-        asked = places.nonzero()[0]
-        owners = np.repeat(np.arange(len(history)), lengths)
-        pairs: Scores = np.zeros((len(history), len(rows)), np.float32)
-        pairs[owners[asked], places[asked] - 1] = weights[asked]
-        return pairs
-
-    def _entries(self, history: ItemRows) -> tuple[ItemRows, Scores, npt.NDArray[np.intp]]:
-        """Columns and weights of some rows of the sparse matrix, end to end, and how many each row has."""
-        spans = [(self._offsets[row], self._offsets[row + 1]) for row in history.tolist()]
-        touched = np.concatenate([self._indices[begin:end] for begin, end in spans])
-        weights = np.concatenate([self._weights[begin:end] for begin, end in spans])
-        return touched, weights, np.array([end - begin for begin, end in spans])
+        return self._sums.pairs(np.ascontiguousarray(history), rows)
 
 
 class ListsRetriever:
@@ -293,7 +234,10 @@ class ListsRetriever:
 
 
 class PopularRetriever:
-    """Most popular items of the user's segment, then of everybody."""
+    """Most popular items of the user's segment, then of everybody.
+
+    Where the model has lists for users without a history, each segment has a second one, `newcomers` behind its first.
+    """
 
     def __init__(self, model: ModelData) -> None:
         self._indptr, self._items, self._scores = (
@@ -302,11 +246,16 @@ class PopularRetriever:
         # Reading a memoryview gives plain integers, without numpy's scalars between.
         self._starts = np.ascontiguousarray(self._indptr).data.toreadonly()
         self._segment_of = np.ascontiguousarray(model.arrays["user_segment"]).data.toreadonly()
+        self._newcomers = int(model.entry.parameters.get("newcomers", 0))
 
     def segment_of(self, user: UserState) -> int:
-        """The user's segment; 0 is everybody."""
+        """Number of the list that is the user's; 0 is everybody's."""
         segment: int = self._segment_of[user.row] if user.row >= 0 else 0
-        return segment
+        return segment if len(user.history) else segment + self._newcomers
+
+    def source_of(self, segment: int) -> Source:
+        """Name a list's source: everybody's are `popular`, of those with a history as of those without."""
+        return "popular" if segment in (0, self._newcomers) else "segment_popular"
 
     @property
     def n_items(self) -> int:
@@ -344,7 +293,7 @@ class PopularRetriever:
 
     def walk(self, segment: int, n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> Candidates:
         """First n eligible items of a segment's list that are not taken, in the list's order."""
-        source: Source = "segment_popular" if segment else "popular"
+        source = self.source_of(segment)
         begin, end = self._starts[segment], self._starts[segment + 1]
         excluded = rules.excluded
         if rules.mask is not None:

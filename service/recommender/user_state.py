@@ -15,8 +15,8 @@ _NOTHING: ItemRows = np.empty(0, np.int32)
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """row: user row or UNKNOWN. history: item rows, unique, oldest first. `live`: the history came with the query,
-    so it outdates what was trained."""
+    """row: user row or UNKNOWN. history: item rows, contiguous, unique, oldest first. `live`: the history came with the
+    query, so it outdates what was trained."""
 
     row: int
     history: ItemRows
@@ -33,4 +33,4 @@ def user_state(query: Query, bundle: Bundle) -> UserState:
         rows = np.concatenate((bundle.history_of(row), rows))
     newest_first = rows[rows != UNKNOWN][::-1]
     _, newest = np.unique(newest_first, return_index=True)  # of a repeated item the newest place counts
-    return UserState(row, newest_first[np.sort(newest)][::-1], live=True)
+    return UserState(row, np.ascontiguousarray(newest_first[np.sort(newest)][::-1]), live=True)

@@ -36,11 +36,12 @@ def test_every_command_module_is_reachable(tracked: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def serving_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that the Dockerfile builds: from pyproject.toml, README.md and `service` alone."""
+    """The wheel that the Dockerfile builds: from `service` and what says how, compiled anew."""
     source = tmp_path_factory.mktemp("source")
     copy(ROOT / "pyproject.toml", source)
     copy(ROOT / "README.md", source)
-    copytree(ROOT / "service", source / "service", ignore=ignore_patterns("__pycache__"))
+    copy(ROOT / "hatch_build.py", source)
+    copytree(ROOT / "service", source / "service", ignore=ignore_patterns("__pycache__", "*.so"))
     build = [
         sys.executable,
         "-m",
@@ -61,7 +62,10 @@ def serving_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_serving_wheel_holds_only_the_service(serving_wheel: Path) -> None:
     with zipfile.ZipFile(serving_wheel) as wheel:
         rooms = {name.partition("/")[0] for name in wheel.namelist()}
+        compiled = [name for name in wheel.namelist() if name.startswith("service/native/")]
     assert {room for room in rooms if not room.endswith(".dist-info")} == {"service"}
+    assert [name for name in compiled if name.endswith((".so", ".pyd"))]
+    assert not [name for name in compiled if name.endswith((".c", ".h"))]
 
 
 def test_the_serving_wheel_offers_only_its_own_commands(serving_wheel: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from service.domain import ItemRows, Scores, Source
+from service.native import top
 from service.recommender.filters import Eligible, Mask
 from service.recommender.retrieval import (
     FactorsRetriever,
@@ -70,15 +71,8 @@ class _Factors:
         if found is None:
             return None
         vector, origin = found
-        positions, _ = self._search(vector, n, self._of.excluded(rules), rules)
-
-        def score_of(rows: ItemRows) -> Scores:
-            at = self._of.position_of[rows]
-            scores = self._of.exact.scores_at(vector, at)
-            scores[at < 0] = np.nan
-            return scores
-
-        return Found(self._of.item_rows[positions], origin, score_of)
+        rows, _ = self._search(vector, n, rules)
+        return Found(rows, origin, partial(self._of.exact.scores, vector))
 
 
 class _ItemItem:
@@ -95,8 +89,7 @@ class _ItemItem:
             told[told == -np.inf] = np.nan
             return told
 
-        # Only what may not be shown is struck out, and no pool holds that: what is left can be looked up.
-        best, _ = self._of.best(scores, n, rules)
+        best, _ = top(scores, n, rules.excluded, rules.mask)
         return Found(best, "fold_in" if user.live else "personal", score_of)
 
 
@@ -135,8 +128,7 @@ class _Popular:
         reach = None if rules.mask is not None else n + len(rules.excluded)
         listed = self._of.listed(segment, reach)
         kept = listed[open_to(rules, len(self._scores))[listed]][:n]
-        origin: Source = "segment_popular" if segment else "popular"
-        return Found(kept, origin, self._scores.take)
+        return Found(kept, self._of.source_of(segment), self._scores.take)
 
 
 def open_to(rules: Eligible, n_items: int) -> Mask:

@@ -106,15 +106,12 @@ def test_trees_of_more_leaves_than_a_byte_counts() -> None:
     check([symmetric(draw, 10), symmetric(draw, 2)], rows, 0.0)
 
 
-def test_symmetric_trees_need_no_walk() -> None:
+def test_a_question_that_many_nodes_ask_is_asked_once() -> None:
     draw = np.random.default_rng(5)
-    same = Forest(arrays_of([symmetric(draw, 6) for _ in range(20)]))
-    assert same.n_questions <= 20 * 6
-    assert same.is_symmetric
-    assert not Forest(arrays_of([symmetric(draw, 3), grown(draw, 7)])).is_symmetric
+    assert Forest(arrays_of([symmetric(draw, 6) for _ in range(20)])).n_questions <= 20 * 6
 
 
-def test_too_deep_a_symmetric_tree_runs_all_the_same() -> None:
+def test_a_tree_as_deep_as_it_has_leaves() -> None:
     chain: Tree = []
     for level in range(20):  # each asks on, to the right only
         chain += [(0, float(level), 0, 2 * level + 1, 2 * level + 2, 0.0), (-1, 0.0, 0, -1, -1, float(level))]

@@ -1,0 +1,535 @@
+/* Exact nearest vectors by a scan of codes.
+
+   Each vector has a code of one byte a dimension and a bound on what the code leaves out, so a code tells an upper
+   bound of the vector's score. Only vectors whose bound exceeds the worst score kept so far are scored in full, in
+   float32 and always in the same order of additions: the answer is that of scoring every vector, to the bit and on
+   every processor. No later vector can score above |q| times the largest norm from there on (Cauchy-Schwarz; the
+   bound of LEMP, Teflioudi et al., SIGMOD 2015, section 3), which ends the scan early where norms fall off.
+
+   Codes stand in blocks of 16 vectors, four dimensions of each side by side: one instruction multiplies and adds them
+   for all 16, and no sum across a register is needed. */
+#include "native.h"
+
+#define LANES 16
+#define GROUP 4
+#define CODE_MOST 127.0f
+/* Relative rounding of a float32 product of up to some thousand dimensions, twice over. */
+#define ROUNDING 2e-5f
+
+enum { INNER_PRODUCT = 0, SQUARED_DISTANCE = 1 };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *vectors, *rows, *positions;
+    const float *exact;
+    const int32_t *row_of, *position_of; /* NULL: positions are rows */
+    Py_ssize_t n, dim, n_rows, groups, blocks;
+    int squared;
+    int8_t *codes;                /* (blocks, groups, LANES, GROUP) */
+    float *scale, *shift, *half;  /* (blocks * LANES): of a code; scale times the sum of its codes; |v|^2 / 2 */
+    float *left_out, *coded;      /* (blocks): largest norm of what codes leave out (and rounding), and of what they say */
+    float *half_rounding, *reach; /* (blocks): rounding of half; largest norm from here on */
+    uint64_t *banned;             /* a bit a vector, all 0 between searches */
+    Py_ssize_t read;              /* vectors whose codes the last search read */
+} Scan;
+
+/* A query, coded. score of a vector <= step * (scale * dot - zero * shift) - half + bound of its block. */
+typedef struct {
+    const uint8_t *code;
+    float step, zero, length, error;
+} Asked;
+
+typedef Py_ssize_t (*Skip)(const Scan *, const Asked *, Py_ssize_t, float, uint32_t *);
+
+static inline float cut_of(const Scan *scan, const Asked *asked, Py_ssize_t block, float least) {
+    return least - (asked->length * scan->left_out[block] + asked->error * scan->coded[block]) -
+           scan->half_rounding[block];
+}
+
+/* Each: from `block` on the first block with a vector that may score above `least`, and which (a bit each); -1: none. */
+static Py_ssize_t skip_plain(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
+    for (; block < scan->blocks; block++) {
+        if (asked->length * scan->reach[block] <= least) return -1;
+        const int8_t *codes = scan->codes + block * scan->groups * LANES * GROUP;
+        int32_t dots[LANES] = {0};
+        for (Py_ssize_t group = 0; group < scan->groups; group++, codes += LANES * GROUP) {
+            const uint8_t *code = asked->code + group * GROUP;
+            for (int lane = 0; lane < LANES; lane++)
+                for (int at = 0; at < GROUP; at++) dots[lane] += (int32_t)code[at] * codes[lane * GROUP + at];
+        }
+        float cut = cut_of(scan, asked, block, least);
+        uint32_t bits = 0;
+        for (int lane = 0; lane < LANES; lane++) {
+            Py_ssize_t at = block * LANES + lane;
+            float score = asked->step * ((float)dots[lane] * scan->scale[at] - asked->zero * scan->shift[at]);
+            bits |= (uint32_t)(score - scan->half[at] > cut) << lane;
+        }
+        if (bits) {
+            *may = bits;
+            return block;
+        }
+    }
+    return -1;
+}
+
+#if RECO_X86
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static Py_ssize_t
+skip_avx512(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
+    const Py_ssize_t groups = scan->groups;
+    const __m512 step = _mm512_set1_ps(asked->step), zero = _mm512_set1_ps(asked->zero);
+    for (; block < scan->blocks; block++) {
+        if (asked->length * scan->reach[block] <= least) return -1;
+        const int8_t *codes = scan->codes + block * groups * LANES * GROUP;
+        __m512i even = _mm512_setzero_si512(), odd = _mm512_setzero_si512();
+        Py_ssize_t group = 0;
+        for (; group + 1 < groups; group += 2) {
+            int32_t first, second;
+            memcpy(&first, asked->code + group * GROUP, sizeof first);
+            memcpy(&second, asked->code + group * GROUP + GROUP, sizeof second);
+            even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(first), _mm512_load_si512(codes + group * 64));
+            odd = _mm512_dpbusd_epi32(odd, _mm512_set1_epi32(second), _mm512_load_si512(codes + group * 64 + 64));
+        }
+        if (group < groups) {
+            int32_t last;
+            memcpy(&last, asked->code + group * GROUP, sizeof last);
+            even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(last), _mm512_load_si512(codes + group * 64));
+        }
+        Py_ssize_t at = block * LANES;
+        __m512 dots = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
+        __m512 scores = _mm512_mul_ps(step, _mm512_sub_ps(_mm512_mul_ps(dots, _mm512_load_ps(scan->scale + at)),
+                                                          _mm512_mul_ps(zero, _mm512_load_ps(scan->shift + at))));
+        scores = _mm512_sub_ps(scores, _mm512_load_ps(scan->half + at));
+        uint32_t bits =
+            _mm512_cmp_ps_mask(scores, _mm512_set1_ps(cut_of(scan, asked, block, least)), _CMP_GT_OQ);
+        if (bits) {
+            *may = bits;
+            return block;
+        }
+    }
+    return -1;
+}
+
+__attribute__((target("avx2"))) static Py_ssize_t
+skip_avx2(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
+    const Py_ssize_t groups = scan->groups;
+    const __m256 step = _mm256_set1_ps(asked->step), zero = _mm256_set1_ps(asked->zero);
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (; block < scan->blocks; block++) {
+        if (asked->length * scan->reach[block] <= least) return -1;
+        const int8_t *codes = scan->codes + block * groups * LANES * GROUP;
+        __m256i dots[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (Py_ssize_t group = 0; group < groups; group++) {
+            int32_t four;
+            memcpy(&four, asked->code + group * GROUP, sizeof four);
+            const __m256i code = _mm256_set1_epi32(four);
+            for (int half = 0; half < 2; half++) { /* codes of queries are below 128 here: sums of two fit 16 bits */
+                __m256i both = _mm256_maddubs_epi16(
+                    code, _mm256_load_si256((const __m256i *)(codes + group * 64 + half * 32)));
+                dots[half] = _mm256_add_epi32(dots[half], _mm256_madd_epi16(both, ones));
+            }
+        }
+        const __m256 cut = _mm256_set1_ps(cut_of(scan, asked, block, least));
+        uint32_t bits = 0;
+        for (int half = 0; half < 2; half++) {
+            Py_ssize_t at = block * LANES + half * 8;
+            __m256 scores = _mm256_mul_ps(
+                step, _mm256_sub_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dots[half]), _mm256_load_ps(scan->scale + at)),
+                                    _mm256_mul_ps(zero, _mm256_load_ps(scan->shift + at))));
+            scores = _mm256_sub_ps(scores, _mm256_load_ps(scan->half + at));
+            bits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(scores, cut, _CMP_GT_OQ)) << (half * 8);
+        }
+        if (bits) {
+            *may = bits;
+            return block;
+        }
+    }
+    return -1;
+}
+#endif
+
+static Skip skip_here(void) {
+#if RECO_X86
+    if (instructions == AVX512_VNNI) return skip_avx512;
+    if (instructions == AVX2) return skip_avx2;
+#endif
+    return skip_plain;
+}
+
+/* The largest code of a query: AVX2 adds two products in 16 bits. */
+static int query_most(void) { return instructions == AVX2 ? 63 : 127; }
+
+/* The inner product, in sixteen sums that are then added in pairs: the same bits everywhere. */
+static float product(const float *a, const float *b, Py_ssize_t dim) {
+    float sums[16] = {0};
+    Py_ssize_t at = 0;
+    for (; at + 16 <= dim; at += 16)
+        for (int lane = 0; lane < 16; lane++) sums[lane] += a[at + lane] * b[at + lane];
+    for (int lane = 0; at + lane < dim; lane++) sums[lane] += a[at + lane] * b[at + lane];
+    for (int width = 8; width > 0; width /= 2)
+        for (int lane = 0; lane < width; lane++) sums[lane] += sums[lane + width];
+    return sums[0];
+}
+
+static void *aligned_zeros(size_t size) {
+    void *found = NULL;
+#if defined(_WIN32)
+    found = _aligned_malloc(size ? size : 64, 64);
+#else
+    if (posix_memalign(&found, 64, size ? size : 64)) found = NULL;
+#endif
+    if (found != NULL) memset(found, 0, size);
+    return found;
+}
+
+static void aligned_free(void *found) {
+#if defined(_WIN32)
+    _aligned_free(found);
+#else
+    free(found);
+#endif
+}
+
+static float upward(double value) { return (float)(value * (1.0 + 1e-6)); }
+
+/* How many codes a unit is; 0, which codes all as nothing, where there is nothing or so little that it overflows. */
+static float inverse_of(float most, float codes) {
+    const float inverse = most > 0 ? codes / most : 0;
+    return isfinite(inverse) ? inverse : 0;
+}
+
+/* The nearest code. What it leaves out is measured afterwards, so it need not be the nearest to the last bit. */
+static inline int code_of(float value, float inverse, int most) {
+    const float place = value * inverse;
+    const int code = (int)(place + (place < 0 ? -0.5f : 0.5f));
+    return code < -most ? -most : code > most ? most : code;
+}
+
+static void encode(Scan *scan) {
+    const Py_ssize_t dim = scan->dim;
+    for (Py_ssize_t block = 0; block < scan->blocks; block++) {
+        double left_out = 0, coded = 0, largest = 0, most_half = 0;
+        int8_t *codes = scan->codes + block * scan->groups * LANES * GROUP;
+        for (int lane = 0; lane < LANES; lane++) {
+            Py_ssize_t at = block * LANES + lane;
+            if (at >= scan->n) {
+                scan->shift[at] = INFINITY; /* scores below everything */
+                continue;
+            }
+            const float *vector = scan->exact + at * dim;
+            float most = 0;
+            for (Py_ssize_t d = 0; d < dim; d++) most = fmaxf(most, fabsf(vector[d]));
+            const float scale = most / CODE_MOST, inverse = inverse_of(most, CODE_MOST);
+            double error = 0, length = 0, square = 0;
+            int32_t sum = 0;
+            for (Py_ssize_t d = 0; d < dim; d++) {
+                const int place = code_of(vector[d], inverse, (int)CODE_MOST);
+                codes[d / GROUP * LANES * GROUP + lane * GROUP + d % GROUP] = (int8_t)place;
+                const double said = (double)scale * place, rest = vector[d] - said;
+                sum += place;
+                error += rest * rest;
+                length += said * said;
+                square += (double)vector[d] * vector[d];
+            }
+            scan->scale[at] = scale;
+            scan->shift[at] = scale * (float)sum;
+            if (scan->squared) scan->half[at] = product(vector, vector, dim) / 2;
+            left_out = fmax(left_out, sqrt(error));
+            coded = fmax(coded, sqrt(length));
+            largest = fmax(largest, sqrt(square));
+            most_half = fmax(most_half, square / 2);
+        }
+        scan->left_out[block] = upward(left_out + ROUNDING * largest);
+        scan->coded[block] = upward(coded);
+        scan->half_rounding[block] = scan->squared ? upward(ROUNDING * most_half) : 0;
+        scan->reach[block] = upward(largest * (1.0 + ROUNDING));
+    }
+    float reach = 0;
+    for (Py_ssize_t block = scan->blocks - 1; block >= 0; block--) {
+        reach = fmaxf(reach, scan->reach[block]);
+        scan->reach[block] = scan->squared ? INFINITY : reach;
+    }
+}
+
+static void scan_free(Scan *scan) {
+    aligned_free(scan->codes);
+    aligned_free(scan->scale);
+    aligned_free(scan->banned);
+    Py_XDECREF(scan->vectors);
+    Py_XDECREF(scan->rows);
+    Py_XDECREF(scan->positions);
+    Py_TYPE(scan)->tp_free((PyObject *)scan);
+}
+
+static int take_rows(Scan *scan, PyObject *rows, PyObject *positions) {
+    if (rows == Py_None) {
+        scan->n_rows = scan->n;
+        return 0;
+    }
+    scan->row_of = array_data(rows, NPY_INT32, 1, "rows");
+    scan->position_of = array_data(positions, NPY_INT32, 1, "positions");
+    if (scan->row_of == NULL || scan->position_of == NULL) return -1;
+    scan->n_rows = LENGTH(positions);
+    if (LENGTH(rows) != scan->n) {
+        PyErr_SetString(PyExc_ValueError, "rows: not one a vector");
+        return -1;
+    }
+    for (Py_ssize_t at = 0; at < scan->n; at++) {
+        if (scan->row_of[at] < 0 || scan->row_of[at] >= scan->n_rows) {
+            PyErr_Format(PyExc_ValueError, "rows: no row %d among %zd", (int)scan->row_of[at], scan->n_rows);
+            return -1;
+        }
+    }
+    for (Py_ssize_t row = 0; row < scan->n_rows; row++) {
+        if (scan->position_of[row] < -1 || scan->position_of[row] >= scan->n) {
+            PyErr_Format(PyExc_ValueError, "positions: no vector %d", (int)scan->position_of[row]);
+            return -1;
+        }
+    }
+    scan->rows = Py_NewRef(rows);
+    scan->positions = Py_NewRef(positions);
+    return 0;
+}
+
+static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
+    static char *names[] = {"vectors", "squared", "rows", "positions", NULL};
+    PyObject *vectors, *rows = Py_None, *positions = Py_None;
+    int squared;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "Op|OO", names, &vectors, &squared, &rows, &positions)) return NULL;
+    const float *exact = array_data(vectors, NPY_FLOAT32, 2, "vectors");
+    if (exact == NULL) return NULL;
+    Scan *scan = (Scan *)type->tp_alloc(type, 0);
+    if (scan == NULL) return NULL;
+    scan->exact = exact;
+    scan->vectors = Py_NewRef(vectors);
+    scan->n = PyArray_DIM((PyArrayObject *)vectors, 0);
+    scan->dim = PyArray_DIM((PyArrayObject *)vectors, 1);
+    scan->squared = squared;
+    scan->groups = (scan->dim + GROUP - 1) / GROUP;
+    scan->blocks = (scan->n + LANES - 1) / LANES;
+    if (scan->n > INT32_MAX - LANES || scan->dim > 65536) {
+        Py_DECREF(scan);
+        return PyErr_Format(PyExc_ValueError, "vectors: too many, or too wide");
+    }
+    if (take_rows(scan, rows, positions) < 0) {
+        Py_DECREF(scan);
+        return NULL;
+    }
+    size_t lanes = (size_t)scan->blocks * LANES, blocks = (size_t)scan->blocks;
+    size_t numbers = 3 * lanes + 4 * blocks;
+    scan->codes = aligned_zeros(lanes * (size_t)scan->groups * GROUP);
+    scan->scale = aligned_zeros(numbers * sizeof(float));
+    scan->banned = aligned_zeros((lanes + 63) / 64 * sizeof(uint64_t));
+    if (scan->codes == NULL || scan->scale == NULL || scan->banned == NULL) {
+        Py_DECREF(scan);
+        return PyErr_NoMemory();
+    }
+    scan->shift = scan->scale + lanes;
+    scan->half = scan->shift + lanes;
+    scan->left_out = scan->half + lanes;
+    scan->coded = scan->left_out + blocks;
+    scan->half_rounding = scan->coded + blocks;
+    scan->reach = scan->half_rounding + blocks;
+    Py_BEGIN_ALLOW_THREADS;
+    encode(scan);
+    Py_END_ALLOW_THREADS;
+    return (PyObject *)scan;
+}
+
+/* Write a query's code; `code` has room for groups * GROUP. */
+static Asked ask(const Scan *scan, const float *query, uint8_t *code) {
+    float most = 0;
+    double square = 0, rest_square = 0;
+    for (Py_ssize_t d = 0; d < scan->dim; d++) {
+        most = fmaxf(most, fabsf(query[d]));
+        square += (double)query[d] * query[d];
+    }
+    const int most_code = query_most(), zero = most_code + 1;
+    const float step = most / (float)most_code, inverse = inverse_of(most, (float)most_code);
+    memset(code, zero, (size_t)scan->groups * GROUP);
+    for (Py_ssize_t d = 0; d < scan->dim; d++) {
+        const int place = code_of(query[d], inverse, most_code);
+        const double rest = query[d] - (double)step * place;
+        code[d] = (uint8_t)(place + zero);
+        rest_square += rest * rest;
+    }
+    Asked asked = {code, step, (float)zero, upward(sqrt(square)), upward(sqrt(rest_square))};
+    return asked;
+}
+
+static int ban(Scan *scan, const int32_t *rows, Py_ssize_t count, int banned) {
+    for (Py_ssize_t at = 0; at < count; at++) {
+        int32_t row = rows[at];
+        if (row < 0 || row >= scan->n_rows) return -1;
+        int32_t position = scan->position_of == NULL ? row : scan->position_of[row];
+        if (position < 0) continue;
+        if (banned)
+            scan->banned[position >> 6] |= (uint64_t)1 << (position & 63);
+        else
+            scan->banned[position >> 6] &= ~((uint64_t)1 << (position & 63));
+    }
+    return 0;
+}
+
+static void search(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Best *best) {
+    const Skip skip = skip_here();
+    float least = best_least(best);
+    uint32_t may = 0;
+    Py_ssize_t block = 0;
+    while (best->room > 0 && (block = skip(scan, asked, block, least, &may)) >= 0) {
+        for (; may; may &= may - 1) {
+#if defined(__GNUC__)
+            int lane = __builtin_ctz(may);
+#else
+            int lane = 0;
+            while (!(may >> lane & 1)) lane++;
+#endif
+            Py_ssize_t at = block * LANES + lane;
+            if (at >= scan->n || scan->banned[at >> 6] >> (at & 63) & 1) continue;
+            if (mask != NULL && !mask[scan->row_of == NULL ? at : scan->row_of[at]]) continue;
+            float score = product(query, scan->exact + at * scan->dim, scan->dim) - scan->half[at];
+            if (score > least) {
+                best_offer(best, score, (int32_t)at);
+                least = best_least(best);
+            }
+        }
+        block++;
+    }
+    /* What was read: all blocks, or those before the one whose reach ended it. */
+    Py_ssize_t read = scan->blocks;
+    if (!scan->squared) {
+        Py_ssize_t low = 0;
+        while (low < read) {
+            Py_ssize_t middle = (low + read) / 2;
+            if (asked->length * scan->reach[middle] <= least)
+                read = middle;
+            else
+                low = middle + 1;
+        }
+    }
+    scan->read = read * LANES < scan->n ? read * LANES : scan->n;
+}
+
+static PyObject *answer(const Scan *scan, const float *query, Best *best) {
+    PyObject *rows = new_array(best->count, NPY_INT32), *scores = new_array(best->count, NPY_FLOAT32);
+    if (rows == NULL || scores == NULL) {
+        Py_XDECREF(rows);
+        Py_XDECREF(scores);
+        return NULL;
+    }
+    best_sort(best);
+    int32_t *row = DATA(rows);
+    float *score = DATA(scores);
+    float square = scan->squared ? product(query, query, scan->dim) : 0;
+    for (Py_ssize_t at = 0; at < best->count; at++) {
+        int32_t place = best->heap[at].place;
+        row[at] = scan->row_of == NULL ? place : scan->row_of[place];
+        /* |q - v|^2 = |q|^2 - 2 (q.v - |v|^2 / 2): ranking by the bracket ranks by falling distance. */
+        score[at] = scan->squared ? 2 * best->heap[at].score - square : best->heap[at].score;
+    }
+    PyObject *both = PyTuple_Pack(2, rows, scores);
+    Py_DECREF(rows);
+    Py_DECREF(scores);
+    return both;
+}
+
+static const float *query_of(const Scan *scan, PyObject *query) {
+    const float *data = array_data(query, NPY_FLOAT32, 1, "query");
+    if (data != NULL && LENGTH(query) != scan->dim) {
+        PyErr_Format(PyExc_ValueError, "query: %zd numbers for %zd dimensions", (Py_ssize_t)LENGTH(query), scan->dim);
+        return NULL;
+    }
+    return data;
+}
+
+/* search(query, n, excluded or None, mask or None) -> (rows, scores) */
+static PyObject *scan_search(Scan *scan, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 4) return PyErr_Format(PyExc_TypeError, "search takes query, n, excluded, mask");
+    const float *query = query_of(scan, args[0]);
+    Py_ssize_t n = PyLong_AsSsize_t(args[1]);
+    if (query == NULL || (n == -1 && PyErr_Occurred())) return NULL;
+    const int32_t *excluded = NULL;
+    Py_ssize_t n_excluded = 0;
+    if (args[2] != Py_None) {
+        excluded = array_data(args[2], NPY_INT32, 1, "excluded");
+        if (excluded == NULL) return NULL;
+        n_excluded = LENGTH(args[2]);
+    }
+    const npy_bool *mask = NULL;
+    if (args[3] != Py_None) {
+        mask = array_data(args[3], NPY_BOOL, 1, "mask");
+        if (mask == NULL) return NULL;
+        if (LENGTH(args[3]) != scan->n_rows) return PyErr_Format(PyExc_ValueError, "mask: not one entry a row");
+    }
+    Best best;
+    uint8_t small[1024], *code = small;
+    size_t width = (size_t)scan->groups * GROUP;
+    if (width > sizeof small && (code = PyMem_Malloc(width)) == NULL) return PyErr_NoMemory();
+    if (best_open(&best, n < 0 ? 0 : n < scan->n ? n : scan->n) < 0) {
+        if (code != small) PyMem_Free(code);
+        return NULL;
+    }
+    PyObject *found = NULL;
+    if (ban(scan, excluded, n_excluded, 1) < 0) {
+        PyErr_SetString(PyExc_IndexError, "excluded: a row that the catalogue lacks");
+    } else {
+        Asked asked = ask(scan, query, code);
+        search(scan, query, &asked, mask, &best);
+        found = answer(scan, query, &best);
+    }
+    ban(scan, excluded, n_excluded, 0);
+    best_close(&best);
+    if (code != small) PyMem_Free(code);
+    return found;
+}
+
+/* scores(query, rows) -> float32, NaN where a row has no vector */
+static PyObject *scan_scores(Scan *scan, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "scores takes query, rows");
+    const float *query = query_of(scan, args[0]);
+    const int32_t *rows = array_data(args[1], NPY_INT32, 1, "rows");
+    if (query == NULL || rows == NULL) return NULL;
+    Py_ssize_t count = LENGTH(args[1]);
+    PyObject *scores = new_array(count, NPY_FLOAT32);
+    if (scores == NULL) return NULL;
+    float *score = DATA(scores), square = scan->squared ? product(query, query, scan->dim) : 0;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (rows[at] < 0 || rows[at] >= scan->n_rows) {
+            Py_DECREF(scores);
+            return PyErr_Format(PyExc_IndexError, "rows: a row that the catalogue lacks");
+        }
+        int32_t place = scan->position_of == NULL ? rows[at] : scan->position_of[rows[at]];
+        if (place < 0) {
+            score[at] = NAN;
+            continue;
+        }
+        score[at] = product(query, scan->exact + (Py_ssize_t)place * scan->dim, scan->dim) - scan->half[place];
+        if (scan->squared) score[at] = 2 * score[at] - square;
+    }
+    return scores;
+}
+
+static PyObject *scan_read(Scan *scan, void *closure) {
+    (void)closure;
+    return PyLong_FromSsize_t(scan->read);
+}
+
+static PyMethodDef scan_methods[] = {
+    {"search", (PyCFunction)(void (*)(void))scan_search, METH_FASTCALL, NULL},
+    {"scores", (PyCFunction)(void (*)(void))scan_scores, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef scan_properties[] = {
+    {"read", (getter)scan_read, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject ScanType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "service.native._native.Scan",
+    .tp_basicsize = sizeof(Scan),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = scan_new,
+    .tp_dealloc = (destructor)scan_free,
+    .tp_methods = scan_methods,
+    .tp_getset = scan_properties,
+};
