@@ -141,6 +141,8 @@ def _popular_axes(dataset: Dataset) -> tuple[Axis, ...]:
             Axis("days", (None, 180, 90, 60, 30, 14, 7, 3), (7, 14, 30, 90)),
             Axis("half_life", (None, 180, 90, 60, 30, 14, 7, 3), (7, 30)),
         )
+    if dataset.times is not None:
+        axes += (Axis("first", (None, 100, 50, 20, 10, 5), (20,)),)
     choices = tuple(segment_choices(dataset))
     if len(choices) > 1:
         axes += (Axis("segments", choices, choices), Axis("smoothing", (10, 30, 100, 300, 1000, 3000)))

@@ -147,10 +147,12 @@ def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.
         # Ranks, not scores: a segment's list goes on with everybody's.
         everybody = arrays["items"][: arrays["indptr"][1]]
         scores[:, everybody] = -np.arange(len(everybody), dtype=np.float32)
-        for segment in np.unique(arrays["user_segment"][users]).tolist():
+        unread = np.diff(exam.indptr[part.start : part.stop + 1]) == 0
+        segments = arrays["user_segment"][users] + np.where(unread, model.parameters.get("newcomers", 0), 0)
+        for segment in np.unique(segments).tolist():
             if segment:
                 own = arrays["items"][arrays["indptr"][segment] : arrays["indptr"][segment + 1]]
-                rows = np.flatnonzero(arrays["user_segment"][users] == segment)
+                rows = np.flatnonzero(segments == segment)
                 scores[np.ix_(rows, own)] = np.arange(len(own), 0, -1, dtype=np.float32)
     else:
         listed = prepared[users].tocoo()

@@ -16,6 +16,7 @@ from models.build.scoring import Exam, exam_of, ndcg
 from models.build.tuning import Found, Gains, Trial, climb
 from models.data.dataset import Dataset
 from models.data.splits import Split, global_time, item_cold, user_cold
+from models.popularity.popularity import NEW_FOR
 from models.trained import TrainedModel
 
 Search = Literal["climb", "sample"]
@@ -23,7 +24,7 @@ MAX_EVENTS = {"quick": 2_000_000, "full": 10_000_000}
 MAX_EXAMINED = {"quick": 1_500, "full": 10_000}
 LEAST_USERS = 30
 """Fewer held-out users are no exam of any kind."""
-NEW_USERS = 0.1
+NEW_USERS = 0.25
 """Share of the users that a model for users without history is tuned on, where time can't tell who is new."""
 NEW_ITEMS = 0.1
 """Share of the items that a model for items without events is tuned on."""
@@ -91,9 +92,9 @@ def tuning_split(name: str, dataset: Dataset, common: Split, *, seed: int = 0) -
     """The split to tune a model on: `common`, `models.data.splits.validation_split`'s of the same data set.
 
     A model that answers users without history is asked about the last tenth of time, those users included,
-    even where too few others are left to choose the rest by; without comparable times, about a tenth of the users,
-    of whom it was shown nothing but their features. One for items without events is asked to tell a tenth of
-    the items apart, of which it was shown none.
+    even where too few others are left to choose the rest by; without comparable times, about what a quarter of the
+    users read first, of whom it was shown nothing but their features, where there are any. One for items without
+    events is asked to tell a tenth of the items apart, of which it was shown none.
     """
     if RECIPES[name].for_items is not None:
         return item_cold(dataset, NEW_ITEMS, seed=seed)
@@ -101,8 +102,8 @@ def tuning_split(name: str, dataset: Dataset, common: Split, *, seed: int = 0) -
         return common
     if dataset.time_kind == "timestamp":
         split = global_time(dataset, quantile=0.9)
-    elif dataset.users is not None:
-        split = user_cold(dataset, NEW_USERS, seed=seed)
+    elif dataset.times is not None or dataset.users is not None:
+        split = user_cold(dataset, NEW_USERS, first=NEW_FOR, seed=seed)
     else:
         return common
     return split if len(np.unique(split.test.user_rows)) >= LEAST_USERS else common

@@ -153,9 +153,8 @@ def hold_out_users(dataset: Dataset, cold: Mask, *, first: int | None = None) ->
 
     Test is the first `first` events of each of them (None: all) among items that train knows.
     """
-    from_end, counts = _places(dataset)
     held = cold[dataset.user_rows]
-    early = held if first is None else held & (counts - 1 - from_end < first)
+    early = held if first is None else held & (places_from_start(dataset) < first)
     known = _occurs(dataset.item_rows[~held], dataset.n_items)[dataset.item_rows]
     dropped = {"beyond_first": int((held & ~early).sum()), "cold_item": int((early & ~known).sum())}
     return Split("user_cold", dataset.select(~held), dataset.select(early & known), _counted(dropped))
@@ -269,6 +268,12 @@ def _share(counts: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int
     if not 0 < fraction < 1:
         raise InputError(f"a fraction of events is between 0 and 1, not {fraction}")
     return np.maximum((counts * fraction).astype(np.int64), 1)
+
+
+def places_from_start(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Find each event's place in its user's time order: int64 (n,); 0 is the first."""
+    from_end, counts = _places(dataset)
+    return counts - 1 - from_end
 
 
 def _places(dataset: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

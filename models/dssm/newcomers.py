@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from models.build.scoring import Exam, ndcg
 from models.data.dataset import Dataset
+from models.data.splits import places_from_start
 from models.popularity import popularity
 from models.popularity.segments import segment_choices
 from models.trained import TrainedModel
@@ -37,21 +38,26 @@ def sample(histories_lengths: npt.NDArray[np.int64], *, seed: int) -> npt.NDArra
 
 
 def compare(model: TrainedModel, dataset: Dataset) -> Newcomers:
-    """Judge `model`, whose user vectors are of features alone, by all that these users have read.
+    """Judge `model`, whose user vectors are of features alone, by what these users have read first.
 
-    It has to beat the best of the segmentations that builds try, and both have learned from these very users' events;
-    so what is said of either is a little too good, and alike.
+    It has to beat the best of the segmentations that builds try, each by what is read most and by what is read
+    first, and both have learned from these very users' events; so what is said of either is a little too good,
+    and alike.
     """
     users = model.arrays["user_rows"].astype(np.int64)
-    relevant = dataset.matrix(binary=True)[users].tocsr()
+    early = (
+        dataset if dataset.times is None else dataset.select(places_from_start(dataset) < popularity.NEW_FOR)
+    )
+    relevant = early.matrix(binary=True)[users].tocsr()
     told = np.diff(relevant.indptr) > 0
     if told.sum() < LEAST_USERS:
         return Newcomers("popular")
     exam = Exam(users[told], np.zeros(int(told.sum()) + 1, np.int64), np.zeros(0, np.int32), relevant[told])
     own = ndcg(model, exam)
     others = [
-        ndcg(popularity.train(dataset, popularity.Config(segments=columns)), exam)
+        ndcg(popularity.train(dataset, popularity.Config(segments=columns, first=first)), exam)
         for columns in segment_choices(dataset)
+        for first in ((None,) if dataset.times is None else (None, popularity.NEW_FOR))
     ]
     best = max(others, key=lambda gains: float(gains.mean()))
     difference = own - best

@@ -418,6 +418,12 @@ class _Reader:
             raise BundleRefused(entry.files["indptr"], f"segment 0 must list all {self.n_items} items")
         if len(segments) and not (int(segments.min()) >= 0 and int(segments.max()) < len(indptr) - 1):
             raise BundleRefused(entry.files["user_segment"], f"a segment is outside 0..{len(indptr) - 2}")
+        newcomers, n_lists = entry.parameters.get("newcomers", 0), len(indptr) - 1
+        last = int(segments.max(initial=0))
+        if type(newcomers) is not int or not 0 <= newcomers < n_lists - last:
+            raise BundleRefused(
+                MANIFEST, f"parameters.newcomers: from 0 to {n_lists - 1 - last} here, not {newcomers!r}"
+            )
         return {"indptr": indptr, "items": items, "scores": scores, "user_segment": segments}
 
     def _lists(self, entry: ModelEntry) -> dict[str, Array]:

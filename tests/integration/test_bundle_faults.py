@@ -246,6 +246,16 @@ def test_fault_12_a_row_outside_the_ids(
     refused(forge(bundle, {file: array}), file, "outside 0..39")
 
 
+@pytest.mark.parametrize("newcomers", [-1, 10**6, True, "1", None])
+def test_fault_12_newcomers_have_no_such_list(
+    newcomers: object, bundle: Path, refused: Callable[..., None]
+) -> None:
+    forged = forge(
+        bundle, edit=lambda document: document["models"]["popular"]["parameters"].update(newcomers=newcomers)
+    )
+    refused(forged, MANIFEST, "parameters.newcomers")
+
+
 @pytest.mark.parametrize("file", ["catalogue/history_indptr.npy", "popular/indptr.npy", "knn/indptr.npy"])
 @pytest.mark.parametrize("place", [0, 1, -1])
 def test_fault_12_offsets_that_fall_or_end_elsewhere(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,13 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.build.assemble import assemble
+from models.build.scoring import exam_of, ndcg
+from models.build.tune import tune, tuning_split
 from models.data.dataset import Dataset
+from models.data.splits import validation_split
 from models.data.windows import in_window
+from models.evaluation.run import evaluate_model
 from models.popularity.popularity import Config, train
 from models.popularity.segments import segment_choices, segments_of
 from models.trained import TrainedModel
-from service.bundle.ids import IntIds
+from service.bundle.ids import UNKNOWN, IntIds
+from service.bundle.reader import load_bundle
 from service.errors import InputError
+from service.recommender.filters import EVERYTHING
+from service.recommender.live import go_live
+from service.recommender.user_state import UserState
 
 
 def data(
@@ -208,3 +218,77 @@ def test_an_event_without_a_rating_says_nothing_of_the_mean() -> None:
     rated = replace(data(events, n_items=2), ratings=np.array([5, np.nan, 3], np.float32))
     model = train(rated, Config(measure="mean", smoothing=0))
     assert dict(zip(segment(model, 0), model.arrays["scores"].tolist(), strict=True)) == {0: 5.0, 1: 3.0}
+
+
+# Everybody ends with item 0, which makes it the favourite; men begin with item 1, women with item 2.
+BEGUN = [
+    (user, item, f"2021-08-{day:02d}")
+    for user, opening in enumerate((1, 1, 1, 2))
+    for day, item in enumerate((opening, 3, 0, 0), start=1)
+]  # fmt: skip
+SEXES = pl.DataFrame({"sex": ["M", "M", "M", "F", "F", None]})
+
+
+def test_newcomers_have_lists_of_what_is_read_first() -> None:
+    begun = data(BEGUN, n_users=6, users=SEXES)
+    model = train(begun, Config(first=1, segments=("sex",), smoothing=1))
+    behind = model.parameters["newcomers"]
+    assert model.parameters["segments"] == ["all", "sex=F", "sex=M"]
+    assert behind == 3
+    assert segment(model, 0) == [0, 3, 1, 2]
+    assert segment(model, behind) == [1, 2, 0, 3]
+    assert segment(model, 1 + behind)[0] == 2
+    assert segment(model, 2 + behind)[0] == 1
+    # The lists of those with a history are what they were.
+    plain = train(begun, Config(segments=("sex",), smoothing=1))
+    assert [segment(model, number) for number in range(3)] == [segment(plain, number) for number in range(3)]
+
+
+def test_without_an_order_nobody_reads_anything_first() -> None:
+    unordered = replace(data(BEGUN), times=None, time_kind=None)
+    assert "newcomers" not in train(unordered, Config(first=1)).parameters
+
+
+def test_a_history_decides_which_of_a_segments_two_lists_is_served(tmp_path: Path) -> None:
+    begun = data(BEGUN, n_users=6, users=SEXES)
+    model = train(begun, Config(first=1, segments=("sex",)))
+    path = assemble(tmp_path, begun, {"popular": model}, default_model="popular", index="none").path
+    popular = go_live(load_bundle(path)).popular
+    nothing, something = np.zeros(0, np.int32), np.array([3], np.int32)
+    # A user without known features, a woman, a man, and somebody the bundle doesn't know.
+    for row, number in ((5, 0), (3, 1), (0, 2), (UNKNOWN, 0)):
+        known, new = (UserState(row, history, live=True) for history in (something, nothing))
+        assert popular.segment_of(known) == number
+        assert popular.segment_of(new) == number + 3
+        for user in (known, new):
+            found = popular.retrieve(user, 2, EVERYTHING)
+            assert found is not None
+            assert found.source == ("segment_popular" if number else "popular")
+            assert found.item_rows.tolist() == segment(model, popular.segment_of(user))[:2]
+
+
+def test_tuning_asks_newcomers_as_the_serving_line_answers_them(tmp_path: Path) -> None:
+    """Everybody begins with 20 of 60 items and goes on with 40 of 50 others, which are thus read more."""
+    generator = np.random.default_rng(4)
+    events = []
+    for user in range(150):
+        items = [*generator.permutation(60)[:20].tolist(), *(60 + generator.permutation(50)[:40]).tolist()]
+        events += [
+            (user, item, f"2021-{1 + day // 28:02d}-{1 + day % 28:02d}") for day, item in enumerate(items)
+        ]
+    ordered = replace(data(events, n_users=150, n_items=110), time_kind="position")
+    split = tuning_split("popular", ordered, validation_split(ordered))
+    assert split.name == "user_cold"
+    found = tune("popular", split, "quick")
+    assert found.config.first is not None
+    exam = exam_of(split.train, split.test, max_users=1000, seed=0, with_cold=True)
+    models = {"popular": train(split.train, found.config)}
+    path = assemble(tmp_path, split.train, models, default_model="popular", index="none").path
+    users, items = (
+        split.test.user_ids.take(split.test.user_rows),
+        split.test.item_ids.take(split.test.item_rows),
+    )
+    served = evaluate_model(go_live(load_bundle(path)), "popular", users, items, k=10).metrics["NDCG@10"]
+    assert served == pytest.approx(float(ndcg(models["popular"], exam).mean()), abs=1e-6)
+    plain = train(split.train, replace(found.config, first=None))
+    assert served > 0.2 + float(ndcg(plain, exam).mean())
