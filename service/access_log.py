@@ -111,6 +111,10 @@ class AccessLog:
             self._thread.join(timeout=2)
             self._thread = None
 
+    def write_now(self) -> None:
+        """Write what is queued, here: for a process that runs no thread."""
+        self._drain()
+
     def _run(self) -> None:
         while not self._stopping.wait(_PERIOD_S):
             self._drain()

@@ -94,16 +94,16 @@ def create_app(
     """Make the app; nothing is read or built before its lifespan begins.
 
     `live`: a bundle made live already (before a fork, so that workers share its memory). Without it the lifespan reads
-    the published one; so it is with `experiments`. `wall_clock`: Unix time in seconds, by which experiments start and
-    end. A bundle that is refused, or settings without a token, end the start-up with BundleRefused or
-    InputError.
+    the published one, and checks that rules fit it; so it is with `experiments`. `wall_clock`: Unix time in seconds, by
+    which experiments start and end. A bundle that is refused, or settings without a token, end the start-up with
+    BundleRefused or InputError.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = _build(settings, clock)
         serves = live if live is not None else _read_published(settings, load, clock)
-        services = _with_experiments(services, experiments, serves, wall_clock)
+        services = _with_experiments(services, experiments, serves, wall_clock, check=live is None)
         services.serving.live = serves
         services.serving.heartbeat_at = clock()
         services.log.start()
@@ -189,14 +189,14 @@ async def _close(services: Services) -> None:
 
 
 def _with_experiments(
-    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock
+    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock, *, check: bool
 ) -> Services:
     """Add what RECO_EXPERIMENTS declares; nothing where nothing is. Raises InputError."""
     path = services.settings.experiments
     if given is None and path is not None:
         given = read_experiments(path)
         check_experiments(given, path, live)
-    services = _with_rules(services, live, wall_clock)
+    services = _with_rules(services, live, wall_clock, check=check)
     if given is None:
         return services
 
@@ -211,13 +211,17 @@ def _with_experiments(
     )
 
 
-def _with_rules(services: Services, live: LiveBundle, wall_clock: Clock) -> Services:
-    """Add what RECO_RULES declares; nothing where nothing is. Raises InputError."""
+def _with_rules(services: Services, live: LiveBundle, wall_clock: Clock, *, check: bool) -> Services:
+    """Add what RECO_RULES declares; nothing where nothing is. Raises InputError.
+
+    `check` that this bundle can apply them: at a start. One taken up later that can't is served, and the log says so.
+    """
     path = services.settings.rules
     if path is None:
         return services
     declared = read_rules(path)
-    check_rules(declared, path, live)
+    if check:
+        check_rules(declared, path, live)
 
     def say(level: str, message: str, **fields: Any) -> None:
         services.log.event(time.time(), level, message, **fields)

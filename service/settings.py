@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     reload_poll_s: float = Field(
         1.0, gt=0, le=3600, description="how often to look for a newly published bundle"
     )
+    reload_limit_s: float = Field(
+        300.0, gt=0, le=86_400, description="how long loading a new bundle may take before it is given up"
+    )
     drain_wait_s: float = Field(
         0.5, ge=0, le=3600, description="how long to serve on, unready, before a shutdown closes the port"
     )

@@ -24,6 +24,8 @@ from prometheus_client.registry import Collector
 from service.domain import Slate
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+PARENTS_SLOT = -1
+"""Names the metric files of the workers' parent."""
 FLUSH_PERIOD_S = 0.05
 _Label = TypeVar("_Label", int, str)
 UNKNOWN_MODEL = "unknown"
@@ -207,7 +209,7 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.reloads = Counter(
-            "reco_reload", "Attempts to take up a published bundle, by worker and result.", ["result"],
+            "reco_reload", "Attempts to take up a published bundle, by result.", ["result"],
             registry=self.registry,
         )  # fmt: skip
         self.shed_total = Counter(

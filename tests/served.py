@@ -26,6 +26,13 @@ PATIENCE_S = 30.0
 _URL = re.compile(r"ready on http://([\d.]+):(\d+)(?: \(admin on (http://[\d.:]+)\))?")
 
 
+def comm(pid: int) -> str:
+    """What `ps` calls a process; nothing where it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def wait_for(condition: Any, what: str) -> Any:
     """Poll until `condition()` is true; return what it returned."""
     until = time.monotonic() + PATIENCE_S
@@ -65,9 +72,19 @@ class Served:
 
     @property
     def workers(self) -> set[int]:
-        """Pids of the parent's children."""
+        """Pids of the workers."""
+        return self.children("reco-worker")
+
+    @property
+    def loaders(self) -> set[int]:
+        """Pids of the processes that loaded a bundle, or are about to."""
+        return self.children("reco-loader")
+
+    def children(self, name: str = "") -> set[int]:
+        """Pids of the parent's children of that name; of all, without one."""
         pid = self.process.pid
-        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        found = set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        return {one for one in found if not name or comm(one) == name}
 
     def get(self, path: str) -> httpx.Response:
         """One request over a connection of its own."""
@@ -143,7 +160,7 @@ def end(service: Served) -> None:
     """Kill what still runs, by pid."""
     if service.process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
-            for pid in service.workers:
+            for pid in service.children():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         service.process.kill()

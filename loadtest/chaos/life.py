@@ -152,23 +152,22 @@ async def reload(args: argparse.Namespace, folder: Path, shots: list[Shot]) -> d
         service.start()
         assert service.address is not None
         watch = reloading.Watch()
-        target = Target(*service.address, connections=16)
-        async with Generator(target) as generator:
+        async with Generator(Target(*service.address, connections=16)) as generator:
             await steady(generator, shots, rate=args.rate, seconds=1, budget_s=BUDGET_S)
-            calm = await steady(generator, shots, rate=args.rate, seconds=args.steady_s, budget_s=BUDGET_S)
         async with loaded(service.address, shots, args.rate, watch.observe) as (_, task):
             memory = await reloading.publish_all(
-                service, folder / "artifacts", watch, args.reloads, pause_s=args.pause_s
+                service, folder / "artifacts", watch, args.reloads, pause_s=args.pause_s, calm_s=args.calm_s
             )
         outcome = task.result()
         service.stop()
     finally:
         service.close()
-    p99 = [one.latency.quantile(0.99) * 1e3 for one in (calm, outcome)]
+    p50, p99 = ([watch.latency[calm].quantile(q) * 1e3 for calm in (True, False)] for q in (0.5, 0.99))
     grown = memory[-1] / memory[min(9, len(memory) - 1)] - 1
     return {
         "chaos": "reload", "reloads": args.reloads, "corrupt": args.reloads // 4, "answered": outcome.ok,
         "failures": outcome.errors, "mixed": watch.mixed, "bundles_seen": len(watch.bundles),
+        "connections": watch.connections, "p50_ms": [round(one, 3) for one in p50],
         "p99_ms_steady": round(p99[0], 3), "p99_ms_reloading": round(p99[1], 3), "rss_growth_after_10": round(grown, 4),
         "rss_mib": [round(one / 2**20, 1) for one in (memory[0], memory[-1])], "examples": outcome.notes[:5],
         "kept": outcome.errors == 0 and watch.mixed == 0 and len(watch.bundles) >= 2
@@ -226,6 +225,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--reloads", type=int, default=200, help="reload: how many, each fourth corrupt")
     parser.add_argument("--pause-s", type=float, default=1.0, help="reload: between two")
+    parser.add_argument(
+        "--calm-s", type=float, default=4.0, help="reload: of calm load after every fourth, to compare with"
+    )
     parser.add_argument("--stops", type=int, default=100, help="drain: SIGTERMs")
     parser.add_argument("--restarts", type=int, default=50, help="drain: workers replaced")
     parser.add_argument("--kills", type=int, default=20, help="worker-death")

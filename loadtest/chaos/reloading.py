@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from loadtest.chaos.service import PATIENCE_S, KilledService, Unkept, reco
-from loadtest.openloop.connection import Answer, Flight
+from loadtest.openloop.connection import Answer, Connection, Flight
+from loadtest.openloop.histogram import Histogram
 
 _BUNDLE = re.compile(rb"\r\nx-reco-bundle: *(\w+)", re.IGNORECASE)
 _DEGRADED = re.compile(rb"\r\nx-reco-degraded:", re.IGNORECASE)
@@ -23,12 +24,26 @@ class Watch:
 
     def __init__(self) -> None:
         self._bodies: dict[tuple[bytes, str], bytes] = {}
+        self._connections: set[Connection] = set()
         self.mixed = 0
         self.bundles: dict[str, float] = {}
         """Bundle -> when it last answered, seconds on the monotonic clock."""
+        self.calm: bool | None = None
+        """Whether latencies are those of a service left alone; None: of neither kind."""
+        self.latency = {True: Histogram(), False: Histogram()}
+        """Of right answers: left alone, and while it reloads."""
 
-    def observe(self, flight: Flight, answer: Answer, latency: float) -> None:  # noqa: ARG002 - an observer
+    @property
+    def connections(self) -> int:
+        """How many were answered over: each that a client had to make anew counts again."""
+        return len(self._connections)
+
+    def observe(self, flight: Flight, answer: Answer, latency: float) -> None:
         """Look at one answer."""
+        if flight.connection is not None:
+            self._connections.add(flight.connection)
+        if self.calm is not None and answer.status == 200:
+            self.latency[self.calm].record(latency)
         found = _BUNDLE.search(answer.head)
         if answer.status != 200 or found is None:
             return
@@ -39,16 +54,19 @@ class Watch:
 
 
 async def publish_all(
-    service: KilledService, artifacts: Path, watch: Watch, count: int, *, pause_s: float
+    service: KilledService, artifacts: Path, watch: Watch, count: int, *, pause_s: float, calm_s: float
 ) -> list[int]:
     """Publish one bundle after the other, every fourth a corrupt copy; returns the memory after each, bytes.
 
-    Raises Unkept where a whole bundle is not taken up by all, or a corrupt one is not refused.
+    After every fourth the service is left alone for `calm_s` seconds: what it is held against is measured in turn with
+    it, on the same machine with the same neighbours. Raises Unkept where a whole bundle is not taken up by all, or a
+    corrupt one is not refused.
     """
     ids = sorted(path.name for path in (artifacts / "bundles").iterdir() if not path.name.startswith("."))
     corrupt = _corrupt_copy(artifacts, ids[1])
     memory = []
     for number in range(count):
+        watch.calm = False
         if number % 4 == 3:
             before = _refused(service)
             _point(artifacts, corrupt)
@@ -56,7 +74,9 @@ async def publish_all(
         else:
             wanted = ids[(number + 1) % 2]
             began = time.monotonic()
-            done = await asyncio.to_thread(reco, "bundle", "publish", "--artifacts", artifacts, wanted)
+            done = await asyncio.to_thread(
+                reco, "bundle", "publish", "--artifacts", artifacts, wanted, beside=True
+            )
             if done.returncode != 0:
                 raise Unkept(done.stderr.decode())
             other = ids[number % 2]
@@ -68,7 +88,13 @@ async def publish_all(
                 "a published bundle was not taken up by all",
             )
         await asyncio.sleep(pause_s)
-        memory.append(resident(service))
+        memory.append(await asyncio.to_thread(resident, service))
+        if number % 4 == 3:
+            watch.calm = None
+            await asyncio.sleep(min(pause_s, calm_s))
+            watch.calm = True
+            await asyncio.sleep(calm_s)
+    watch.calm = None
     return memory
 
 
@@ -82,9 +108,9 @@ async def _until(condition: object, complaint: str) -> None:
 
 
 def resident(service: KilledService) -> int:
-    """Memory of all workers together, bytes, shared pages divided among who shares them (PSS)."""
+    """Memory of all its processes together, bytes, shared pages divided among who shares them (PSS)."""
     total = 0
-    for pid in service.workers():
+    for pid in service.processes():
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):  # it has just ended

@@ -14,6 +14,7 @@ from pathlib import Path
 
 RECO = Path(sys.executable).with_name("reco")
 PATIENCE_S = 60.0
+_WORKER = "reco-worker"
 _URL = re.compile(rb"ready on http://([\d.]+):(\d+)")
 
 
@@ -21,9 +22,16 @@ class Unkept(Exception):
     """A promise was not kept, or the service could not be run."""
 
 
-def reco(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """Run one command of `reco` to its end, whatever its exit code."""
-    return subprocess.run([RECO, *words], capture_output=True, check=False)  # noqa: S603 - our own program
+def reco(*words: str | Path, beside: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run one command of `reco` to its end, whatever its exit code.
+
+    `beside`: at the lowest priority, where a service is measured meanwhile: who publishes does so from elsewhere.
+    """
+    process = subprocess.Popen([RECO, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - ours
+    if beside:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+    stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def make_artifacts(folder: Path) -> Path:
@@ -74,6 +82,15 @@ class KilledService:
         assert self._process is not None
         if self._process.poll() is not None:
             raise Unkept(f"the service ended: {(self._folder / 'stderr').read_text()}")
+        return [pid for pid in self._children() if _name_of(pid) == _WORKER]
+
+    def processes(self) -> list[int]:
+        """Pids of the parent, the workers, and the loaders they were forked from."""
+        assert self._process is not None
+        return [self._process.pid, *self._children()]
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
         pid = self._process.pid
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -99,7 +116,7 @@ class KilledService:
     def kill_all(self) -> None:
         """Kill -9 the parent and every worker at once."""
         assert self._process is not None
-        pids = [self._process.pid, *self.workers()]
+        pids = self.processes()
         self.address = None
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -121,6 +138,12 @@ class KilledService:
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(Unkept, ProcessLookupError, FileNotFoundError):
                 self.kill_all()
+
+
+def _name_of(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def _uses(pid: int, folder: Path) -> bool:

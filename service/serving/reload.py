@@ -1,10 +1,14 @@
-"""Follow the published bundle: load the new beside the old, verify it, swap with one assignment, drop the old."""
+"""Follow the published bundle in the process that serves it: load the new beside the old, verify it, swap with one
+assignment, drop the old.
+
+So it is done where one process is all there is, and where a worker keeps what nobody else knows; else the supervisor
+has the bundle loaded beside the workers and replaces them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import fcntl
 import gc
 import sys
@@ -58,23 +62,33 @@ class Published:
     experiments: ExperimentsFile | None = None
 
 
+def keeps_state(settings: Settings) -> bool:
+    """Whether a worker knows what users did that nobody else knows: it is not replaced for a new bundle then."""
+    return settings.history == "memory" or "botify" in settings.profiles
+
+
 def load_published(settings: Settings) -> Published:
     """Load what the pointer says. Raises InputError when nothing is published, BundleRefused when it must not serve."""
     store = ArtifactStore(settings.artifacts)
     stamp = Stamp.of(store.pointer)
-    return Published(go_live(load_bundle(store.current()), retriever=settings.retriever), stamp)
+    live = go_live(load_bundle(store.current()), retriever=settings.retriever)
+    experiments = experiments_of(settings)
+    check_fit(settings, experiments, live)
+    return Published(live, stamp, experiments)
 
 
-def with_experiments(settings: Settings, published: Published) -> Published:
-    """Add what RECO_EXPERIMENTS declares. Raises InputError for a file that is not fit, or not for this bundle."""
+def experiments_of(settings: Settings) -> ExperimentsFile | None:
+    """Read what RECO_EXPERIMENTS declares. Raises InputError."""
+    return None if settings.experiments is None else read_experiments(settings.experiments)
+
+
+def check_fit(settings: Settings, experiments: ExperimentsFile | None, live: LiveBundle) -> None:
+    """Raise InputError where rules or experiments ask for what this bundle does not hold."""
     if settings.rules is not None:  # each worker reads it for itself; a faulty one must not start any
-        check_rules(read_rules(settings.rules), settings.rules, published.live)
-    path = settings.experiments
-    if path is None:
-        return published
-    declared = read_experiments(path)
-    check_experiments(declared, path, published.live)
-    return dataclasses.replace(published, experiments=declared)
+        check_rules(read_rules(settings.rules), settings.rules, live)
+    if experiments is not None:
+        assert settings.experiments is not None  # that is where they are from
+        check_experiments(experiments, settings.experiments, live)
 
 
 class Reloader:

@@ -20,16 +20,20 @@ from service.api.services import Services
 from service.app import create_admin_app, create_app
 from service.serving import protocol
 from service.serving.drain import begin_closing, close_port, finish_connections
+from service.serving.handover import ADMIN, MAIN, Intake, hand_over
 from service.serving.listeners import BACKLOG
 from service.serving.protocol import BoundedProtocol, ServingState, sweep
 from service.serving.reload import Published, Reloader
 from service.settings import Settings
 
-READY, WORN = b"r", b"w"
-"""What a worker tells its parent: it accepts connections; it has served RECO_MAX_REQUESTS."""
+READY, WORN, LEFT = b"r", b"w", b"l"
+"""What a worker tells its parent: it accepts connections; it has served RECO_MAX_REQUESTS; it made way for its
+successor, which has what it could pass on."""
 _TICK_S = 0.2
 _DATE_TICKS = 5
 _JITTER = 0.1
+_HAND_OVER_S = 0.25
+"""For requests under way to end, so that their connections can be passed on too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Seat:
     """What a worker is given.
 
     `lifeline`: read end of a pipe whose other end dies with the parent. `turns`: the file to lock while reloading.
+    `follows`: whether it takes up new bundles itself. `hand_in`: where connections come from its predecessor, and
+    `hand_out`: where they go to its successor; None where there is neither.
     """
 
     listeners: tuple[socket.socket, ...]
@@ -44,13 +50,16 @@ class Seat:
     lifeline: int | None = None
     tell: Callable[[bytes], None] = lambda _: None
     turns: Path | None = None
+    follows: bool = True
+    hand_in: socket.socket | None = None
+    hand_out: socket.socket | None = None
 
 
 def run_worker(settings: Settings, published: Published, seat: Seat) -> int:
     """Serve until told to stop; returns the exit code.
 
-    SIGTERM drains and ends; SIGUSR1 ends without a word of unreadiness (a successor shares the sockets); SIGHUP looks
-    for a new bundle. SIGINT is the parent's to hear, unless there is none.
+    SIGTERM drains and ends; SIGUSR1 ends without a word of unreadiness (a successor shares the sockets, and gets the
+    connections); SIGHUP looks for a new bundle. SIGINT is the parent's to hear, unless there is none.
     """
     app = create_app(settings, live=published.live, experiments=published.experiments)
     config = uvicorn.Config(
@@ -89,8 +98,12 @@ class WorkerServer(uvicorn.Server):
         self._settings, self._published, self._seat = settings, published, seat
         self._stop = asyncio.Event()
         self._retiring = False
+        self._told_to_end = False
+        self._reloader: Reloader | None = None
+        self._intake: Intake | None = None
         self._wear = wear_of(settings.max_requests)
         self._admin_state = ServingState()
+        self._admin_config: uvicorn.Config | None = None
         self._admin_servers: list[asyncio.AbstractServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         # uvicorn closes the sockets it is given; draining needs them a little longer.
@@ -100,18 +113,18 @@ class WorkerServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Hear the signals, and the parent's death."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._end)
         loop.add_signal_handler(signal.SIGUSR1, self._retire)
         loop.add_signal_handler(signal.SIGHUP, self._check_now)
         lifeline = self._seat.lifeline
         if lifeline is None:
-            loop.add_signal_handler(signal.SIGINT, self._stop.set)
+            loop.add_signal_handler(signal.SIGINT, self._end)
         else:
-            loop.add_reader(lifeline, self._stop.set)
+            loop.add_reader(lifeline, self._orphaned)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         yield
         if lifeline is not None:
-            loop.remove_reader(lifeline)
+            loop.remove_reader(lifeline)  # does nothing the second time
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, then say so."""
@@ -124,14 +137,17 @@ class WorkerServer(uvicorn.Server):
             admission.tasks = self.server_state.tasks
         self.server_state.admission = admission
         services = self._services
-        self._reloader = Reloader(services, self._published.stamp, self._seat.turns)
-        self._tasks = [
-            asyncio.create_task(self._reloader.run()),
-            asyncio.create_task(self._sweep()),
-        ]
-        if self._seat.admin:
+        seat = self._seat
+        self._tasks = [asyncio.create_task(self._sweep())]
+        if seat.follows:
+            self._reloader = Reloader(services, self._published.stamp, seat.turns)
+            self._tasks.append(asyncio.create_task(self._reloader.run()))
+        if seat.admin:
             await self._open_admin()
-        self._seat.tell(READY)
+        if seat.hand_in is not None:
+            self._intake = Intake(seat.hand_in, {MAIN: self._make_protocol, ADMIN: self._make_admin})
+            self._intake.open()
+        seat.tell(READY)
 
     async def main_loop(self) -> None:
         """Serve until told to stop."""
@@ -150,15 +166,16 @@ class WorkerServer(uvicorn.Server):
         """Drain, then let the app end."""
         settings, services = self._settings, self._services
         services.serving.draining = not self._retiring
-        begin_closing(self.server_state)
         if self._retiring:
-            for server in self.servers:
-                server.close()
-            for listener in self._listeners:
-                listener.close()
+            await self._make_way()
+            begin_closing(self.server_state)
         else:
+            begin_closing(self.server_state)
             await asyncio.sleep(settings.drain_wait_s)
             await close_port(self.servers, self._listeners, self._make_protocol)
+            if self._intake is not None:
+                self._intake.take()
+                await self._intake.settled()
         cut = await finish_connections(self.server_state, settings.drain_s)
         if cut:
             services.log.event(
@@ -173,13 +190,32 @@ class WorkerServer(uvicorn.Server):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await super().shutdown(sockets)
 
+    async def _make_way(self) -> None:
+        """Leave the sockets to the successor, which listens on them, and send it the connections."""
+        if self._intake is not None:
+            self._intake.close()  # what is still on its way here is the successor's, too
+            await self._intake.settled()
+        for server in (*self.servers, *self._admin_servers):
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        await asyncio.sleep(0)  # those accepted last are made known
+        if self._seat.hand_out is not None:
+            states = {MAIN: self.server_state, ADMIN: self._admin_state}
+            await hand_over(states, self._seat.hand_out, _HAND_OVER_S, lambda: self._told_to_end)
+        self._seat.tell(LEFT)
+
     @property
     def _services(self) -> Services:
         services: Services = self.config.loaded_app.state.services
         return services
 
-    def _make_protocol(self) -> asyncio.Protocol:
+    def _make_protocol(self) -> BoundedProtocol:
         return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
+
+    def _make_admin(self) -> BoundedProtocol:
+        assert self._admin_config is not None  # a connection of the admin port comes where there is one
+        return BoundedProtocol(self._admin_config, self._admin_state, {})
 
     async def _open_admin(self) -> None:
         config = uvicorn.Config(
@@ -196,12 +232,11 @@ class WorkerServer(uvicorn.Server):
             timeout_keep_alive=protocol.KEEP_ALIVE_S,
         )
         config.load()
+        self._admin_config = config
         loop = asyncio.get_running_loop()
         for listener in self._seat.admin:
             self._admin_servers.append(
-                await loop.create_server(
-                    lambda: BoundedProtocol(config, self._admin_state, {}), sock=listener, backlog=BACKLOG
-                )
+                await loop.create_server(self._make_admin, sock=listener, backlog=BACKLOG)
             )
 
     async def _sweep(self) -> None:
@@ -220,11 +255,23 @@ class WorkerServer(uvicorn.Server):
         self._seat.tell(WORN)
 
     def _retire(self) -> None:
-        self._retiring = True
+        if not self._stop.is_set():
+            self._retiring = True
+            self._stop.set()
+
+    def _end(self) -> None:
+        self._told_to_end = True
         self._stop.set()
 
+    def _orphaned(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._seat.lifeline is not None  # it is what told
+        loop.remove_reader(self._seat.lifeline)
+        self._end()
+
     def _check_now(self) -> None:
-        self._reloader.check_now()
+        if self._reloader is not None:
+            self._reloader.check_now()
 
 
 def wear_of(max_requests: int) -> int | None:

@@ -14,7 +14,20 @@ from loadtest.openloop.connection import Answer, Flight
 from loadtest.openloop.shots import Shot
 from loadtest.scenario import Request
 
-SIZE = ["--rate", "100", "--items", "1000", "--users", "200", "--steady-s", "0.5", "--pause-s", "0"]
+SIZE = [
+    "--rate",
+    "100",
+    "--items",
+    "1000",
+    "--users",
+    "200",
+    "--steady-s",
+    "0.5",
+    "--pause-s",
+    "0",
+    "--calm-s",
+    "0.2",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from factories import tiny_dataset, trained_models, write_tiny_bundle
 
 from service.bundle.reader import load_bundle
 from service.recommender.live import LiveBundle, go_live
+from service.serving.loader import Loaded
 from service.serving.reload import Stamp
 from service.serving.start import ready_line
 from service.serving.worker import wear_of
@@ -29,7 +30,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> LiveBundle:
 def test_an_address_that_can_be_asked_is_shown(live: LiveBundle, bound: str, shown: str) -> None:
     with socket.socket() as listener:
         listener.bind((bound, 0))
-        line = ready_line(load_settings({"auth": False}, env_file=None), live, listener, [], 1)
+        line = ready_line(load_settings({"auth": False}, env_file=None), Loaded.of(live), listener, [], 1)
         port = listener.getsockname()[1]
     assert line.startswith(f"reco: ready on http://{shown}:{port}: bundle {live.bundle_id}, models als, ")
     assert line.endswith(f"1 worker; try: curl http://{shown}:{port}/reco/default/u000")
@@ -39,7 +40,7 @@ def test_an_address_that_can_be_asked_is_shown(live: LiveBundle, bound: str, sho
 def test_an_ipv6_address_is_bracketed(live: LiveBundle) -> None:
     with socket.socket(socket.AF_INET6) as listener:
         listener.bind(("::1", 0))
-        line = ready_line(load_settings({"auth": False}, env_file=None), live, listener, [], 2)
+        line = ready_line(load_settings({"auth": False}, env_file=None), Loaded.of(live), listener, [], 2)
     assert "http://[::1]:" in line
     assert "2 workers;" in line
 
