@@ -141,7 +141,7 @@ async def measure(
     goals = GOALS[args.edge]
     return {
         "chaos": "overload", "edge": args.edge, "at_once": args.at_once, "admission": not args.without_admission,
-        "items": args.items, "budget_ms": args.budget_ms, "peak": round(peak, 1),
+        "items": args.items, "dim": args.dim, "budget_ms": args.budget_ms, "peak": round(peak, 1),
         "results": [
             {name: getattr(one, name) for name in Overload.__slots__} | {"goal": goals.get(one.times)} for one in found
         ],
@@ -167,6 +167,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=6.0, help="of each stretch (default: 6)")
     parser.add_argument("--items", type=int, default=150_000, help="catalogue: what an answer costs")
+    parser.add_argument(
+        "--dim", type=int, default=256, help="of the vectors: wide ones of like norms are dear to scan"
+    )
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--budget-ms", type=float, default=50.0)
     parser.add_argument("--edge", action="store_true", help="behind deploy/nginx/nginx.conf")
@@ -182,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="reco-chaos-") as name, contextlib.ExitStack() as stack:
             folder = Path(name)
-            make_vectors(folder, folder / "artifacts", users=args.users, items=args.items)
+            make_vectors(folder, folder / "artifacts", users=args.users, items=args.items, dim=args.dim)
             settings = {
                 "RECO_BUDGET_MS": str(args.budget_ms),
                 "RECO_ADMISSION": "off" if args.without_admission else "on",
