@@ -163,7 +163,7 @@ async def reload(args: argparse.Namespace, folder: Path, shots: list[Shot]) -> d
     finally:
         service.close()
     p50, p99 = ([watch.latency[calm].quantile(q) * 1e3 for calm in (True, False)] for q in (0.5, 0.99))
-    grown = memory[-1] / memory[min(9, len(memory) - 1)] - 1
+    grown = memory[-1] / memory[min(1, len(memory) - 1)] - 1
     return {
         "chaos": "reload", "reloads": args.reloads, "corrupt": args.reloads // 4, "answered": outcome.ok,
         "failures": outcome.errors, "mixed": watch.mixed, "bundles_seen": len(watch.bundles),

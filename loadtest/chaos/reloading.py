@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import re
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from loadtest.chaos.service import PATIENCE_S, KilledService, Unkept, reco
@@ -16,7 +17,10 @@ from loadtest.openloop.histogram import Histogram
 
 _BUNDLE = re.compile(rb"\r\nx-reco-bundle: *(\w+)", re.IGNORECASE)
 _DEGRADED = re.compile(rb"\r\nx-reco-degraded:", re.IGNORECASE)
-_REFUSED = re.compile(rb'^reco_reload_total\{result="refused"\} ([0-9.e+]+)$', re.MULTILINE)
+_REFUSED = b"the published bundle is refused"
+
+
+_QUIET_S = 0.3
 
 
 class Watch:
@@ -38,6 +42,11 @@ class Watch:
         """How many were answered over: each that a client had to make anew counts again."""
         return len(self._connections)
 
+    def only(self, wanted: str, other: str, since: float) -> bool:
+        """Whether one bundle has answered since a time, and the other for a while no more."""
+        answered = self.bundles.get
+        return answered(wanted, 0) > since and time.monotonic() - answered(other, 0) > _QUIET_S
+
     def observe(self, flight: Flight, answer: Answer, latency: float) -> None:
         """Look at one answer."""
         if flight.connection is not None:
@@ -56,8 +65,9 @@ class Watch:
 async def publish_all(
     service: KilledService, artifacts: Path, watch: Watch, count: int, *, pause_s: float, calm_s: float
 ) -> list[int]:
-    """Publish one bundle after the other, every fourth a corrupt copy; returns the memory after each, bytes.
+    """Publish one bundle after the other, every fourth a corrupt copy.
 
+    Returns the memory after the first, the tenth, and the last, bytes.
     After every fourth the service is left alone for `calm_s` seconds: what it is held against is measured in turn with
     it, on the same machine with the same neighbours. Raises Unkept where a whole bundle is not taken up by all, or a
     corrupt one is not refused.
@@ -68,9 +78,10 @@ async def publish_all(
     for number in range(count):
         watch.calm = False
         if number % 4 == 3:
-            before = _refused(service)
+            before = service.said(_REFUSED)
             _point(artifacts, corrupt)
-            await _until(lambda before=before: _refused(service) > before, "a corrupt bundle was not refused")
+            refused = partial(_more_said, service, before)
+            await _until(refused, "a corrupt bundle was not refused")
         else:
             wanted = ids[(number + 1) % 2]
             began = time.monotonic()
@@ -79,18 +90,13 @@ async def publish_all(
             )
             if done.returncode != 0:
                 raise Unkept(done.stderr.decode())
-            other = ids[number % 2]
-            await _until(
-                lambda wanted=wanted, other=other, began=began: (
-                    watch.bundles.get(wanted, 0) > began
-                    and time.monotonic() - watch.bundles.get(other, 0) > 0.3
-                ),
-                "a published bundle was not taken up by all",
-            )
+            taken_up = partial(watch.only, wanted, ids[number % 2], began)
+            await _until(taken_up, "a published bundle was not taken up by all")
         await asyncio.sleep(pause_s)
-        memory.append(await asyncio.to_thread(resident, service))
+        watch.calm = None
+        if number in (0, 9, count - 1):
+            memory.append(await asyncio.to_thread(resident, service))
         if number % 4 == 3:
-            watch.calm = None
             await asyncio.sleep(min(pause_s, calm_s))
             watch.calm = True
             await asyncio.sleep(calm_s)
@@ -98,10 +104,13 @@ async def publish_all(
     return memory
 
 
-async def _until(condition: object, complaint: str) -> None:
-    assert callable(condition)
+def _more_said(service: KilledService, before: int) -> bool:
+    return service.said(_REFUSED) > before
+
+
+async def _until(condition: Callable[[], bool], complaint: str) -> None:
     until = time.monotonic() + PATIENCE_S
-    while not await asyncio.to_thread(condition):
+    while not condition():
         if time.monotonic() > until:
             raise Unkept(complaint)
         await asyncio.sleep(0.02)
@@ -117,17 +126,6 @@ def resident(service: KilledService) -> int:
             continue
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) << 10
     return total
-
-
-def _refused(service: KilledService) -> float:
-    assert service.address is not None
-    connection = http.client.HTTPConnection(*service.address, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        found = _REFUSED.search(connection.getresponse().read())
-    finally:
-        connection.close()
-    return float(found[1]) if found else 0.0
 
 
 def _corrupt_copy(artifacts: Path, bundle_id: str) -> str:

@@ -56,6 +56,7 @@ class KilledService:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("RECO_", "PROMETHEUS_"))
         }
+        self._log = folder / "stdout"
         self._environment = {**clean, "RECO_AUTH": "off", "RECO_ACCESS_LOG": "off", **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self.address: tuple[str, int] | None = None
@@ -66,9 +67,9 @@ class KilledService:
         said = self._folder / "stderr"
         words: list[str | Path] = ["serve", "--artifacts", self._artifacts, "--port", "0"]
         command = [RECO, *words, "--workers", str(self._workers)]
-        with said.open("wb") as stderr:
+        with said.open("wb") as stderr, self._log.open("wb") as stdout:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, cwd=self._folder, env=self._environment, stdout=subprocess.DEVNULL, stderr=stderr
+                command, cwd=self._folder, env=self._environment, stdout=stdout, stderr=stderr
             )
         until = time.monotonic() + PATIENCE_S
         while (found := _URL.search(said.read_bytes())) is None:
@@ -76,6 +77,10 @@ class KilledService:
                 raise Unkept(f"the service did not start: {said.read_text()}")
             time.sleep(0.01)
         self.address = (found[1].decode(), int(found[2]))
+
+    def said(self, words: bytes) -> int:
+        """How often its log, which is not of requests, says something."""
+        return self._log.read_bytes().count(words)
 
     def workers(self) -> list[int]:
         """Pids of the workers. Raises Unkept where the service has ended by itself."""
