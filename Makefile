@@ -95,7 +95,7 @@ format: setup ## Let ruff fix and format
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3 DATA=artifacts HTML=bench.html ARGS="--rungs warm-exact")
+bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3 DATA=artifacts HTML=bench.html ARGS="--rungs warm-exact --open-loop warm-exact")
 	@$(BIN)/python -m loadtest.bench --seconds $(or $(SECONDS),2) --rounds $(or $(ROUNDS),3) $${DATA:+--artifacts "$$DATA"} $(if $(HTML),--html $(HTML)) $(ARGS)
 
 chaos-events: setup ## Kill a service 1,000 times under event load; nothing acknowledged may be lost (ARGS="--kills 50")

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import statistics
 import sys
 import tempfile
 import urllib.request
@@ -20,6 +21,7 @@ from loadtest.bench.check import PREDICT, V1, answered, body_of, recall_of
 from loadtest.bench.data import make_artifacts, precomputed_in
 from loadtest.bench.errors import BenchError
 from loadtest.bench.ladder import BASE, OURS, RUNGS, Rung, chosen
+from loadtest.bench.open_loop import Measured, measure_open
 from loadtest.bench.peers import PEERS, REPOSITORY, find_peer
 from loadtest.bench.report import CONNECTIONS, REPEATING, machine, show, summary
 from loadtest.bench.report_html import write_html
@@ -46,6 +48,11 @@ def parse() -> argparse.Namespace:
         "--artifacts", type=Path, help="measure what is published there, not a generated bundle"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report there too")
+    parser.add_argument(
+        "--open-loop",
+        metavar="RUNGS",
+        help="ask these, by comma, at fixed rates too, beside raw ASGI (latency from the instant due)",
+    )
     for name, size in (("users", 100_000), ("items", 16_000), ("dim", 64)):
         parser.add_argument(f"--{name}", type=int, default=size, help="of the generated bundle")
     return parser.parse_args()
@@ -71,6 +78,7 @@ def main() -> int:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Start everything, check the answers, go round. Raises BenchError."""
     names = chosen(args.rungs)
+    paced = [name for name in names if name in chosen(args.open_loop)] if args.open_loop else []
     artifacts = args.artifacts or make_artifacts(folder, users=args.users, items=args.items, dim=args.dim)
     bundle = published(artifacts)
     manifest = read_manifest(bundle)
@@ -132,6 +140,20 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     for connections, seconds in ((CONNECTIONS, args.seconds), (1, args.seconds / 2))
                 )  # fmt: skip
                 rounds[name].append((many, one))
+        paces = {
+            name: Measured(
+                ports[RUNGS[name].server],
+                targets[RUNGS[name].asked],
+                statistics.median(many.rps for many, _ in rounds[name]),
+            )
+            for name in paced
+            if name in names
+        }
+        open_loop = (
+            measure_open(paces, token, rounds=args.rounds, seconds=args.seconds, core=generator_core)
+            if paces
+            else {}
+        )
         hit_share = cache_hits(ports["cached"]) if "cached" in ports else None
     base = [many.rps for many, _ in rounds[BASE]]
     return {
@@ -142,6 +164,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "seen_mean": round(len(vectors.seen_rows) / (len(vectors.seen_indptr) - 1), 1),
         },
         "skipped": skipped, "cache_hit_share": hit_share,
+        "open_loop": open_loop,
         "rungs": {name: summary(RUNGS[name].title, rounds[name], base, recalls[name]) for name in names},
     }  # fmt: skip
 

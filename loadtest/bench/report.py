@@ -57,6 +57,37 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
+def open_loop_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the second table, a heading first."""
+    heads = (
+        "open loop",
+        "requests/s",
+        "p50 / p99 µs",
+        "p99 of raw ASGI's (least-most)",
+        "generator late, p99 µs",
+    )
+    rows: list[tuple[str, ...]] = [heads]
+    for load, rungs in report["open_loop"].items():
+        for name, one in rungs.items():
+            rows.append((
+                f"{load}: {RUNGS[name].title}", f"{one['rate']:,}", f"{one['p50_us']:,} / {one['p99_us']:,}",
+                f"{one['p99_ratio']:.2f} ({one['p99_ratio_least']:.2f}-{one['p99_ratio_most']:.2f})",
+                f"{one['generator_late_p99_us']:,}" + (" (its own)" if one["generator_s_own"] else ""),
+            ))  # fmt: skip
+    return rows
+
+
+def open_loop_table(report: dict[str, Any]) -> Table:
+    """Fixed rates, as a table."""
+    heads, *rows = open_loop_rows(report)
+    table = Table()
+    for column, head in enumerate(heads):
+        table.add_column(head, justify="right" if column else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def show(report: dict[str, Any]) -> None:
     """Print the table."""
     console, size = Console(stderr=True, width=120), report["catalogue"]
@@ -85,6 +116,8 @@ def show(report: dict[str, Any]) -> None:
             "-" if recall is None else f"{recall:.3f}",
         )
     console.print(table)
+    if report["open_loop"]:
+        console.print(open_loop_table(report))
     if report["cache_hit_share"] is not None:
         console.print(
             f"response cache: {report['cache_hit_share']:.1%} of the answers were kept ones "

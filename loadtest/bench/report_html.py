@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench.errors import BenchError
+from loadtest.bench.report import open_loop_rows
 
 _STYLE = (
     "body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
@@ -66,6 +67,10 @@ def _page(report: dict[str, Any], picture: str) -> str:
         )
         for rung in report["rungs"].values()
     ]  # fmt: skip
+    second = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
+        for row in (open_loop_rows(report) if report["open_loop"] else ())
+    )
     table = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     left_out = "".join(
@@ -75,5 +80,6 @@ def _page(report: dict[str, Any], picture: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>make bench</title><style>{_STYLE}</style>'
         f"<h1>make bench</h1><p>{html.escape(about)}</p><table><tr>{heads}</tr>{table}</table>{left_out}"
+        f"<table>{second}</table>"
         f'<p><img alt="Latency by share of answers" src="data:image/svg+xml;base64,{picture}"></p></html>\n'
     )

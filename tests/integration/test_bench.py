@@ -33,7 +33,7 @@ def _wrk() -> None:
 def test_report_has_every_asked_rung_beside_raw_asgi_with_recall() -> None:
     done = bench(
         "--seconds", "0.2", "--rounds", "2", "--rungs", "warm-exact,v1", "--users", "200", "--items", "300",
-        "--dim", "16",
+        "--dim", "16", "--open-loop", "warm-exact",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     report = json.loads(done.stdout.splitlines()[-1])
@@ -51,6 +51,12 @@ def test_report_has_every_asked_rung_beside_raw_asgi_with_recall() -> None:
         assert rung["ratio_least"] <= rung["ratio"] <= rung["ratio_most"]
         assert 0 < rung["p50_us_c1"] <= rung["p99_us_c1"]
     assert exact["title"][:8].encode() in done.stderr
+    assert list(report["open_loop"]) == ["2000/s", "50%", "80%"]
+    for name in ("raw-asgi", "warm-exact"):
+        at_half = report["open_loop"]["50%"][name]
+        assert at_half["rate"] == pytest.approx(report["rungs"][name]["rps"] / 2, abs=1)
+        assert 0 < at_half["p50_us"] <= at_half["p99_us"]
+    assert report["open_loop"]["2000/s"]["raw-asgi"]["p99_ratio"] == 1
 
 
 @pytest.mark.usefixtures("_wrk")
