@@ -46,7 +46,7 @@ class _Stretch:
 def measure_open(
     rungs: Mapping[str, Measured], token: str, *, rounds: int, seconds: float, core: int | None
 ) -> dict[str, Any]:
-    """Ask every rung at `RATE` and at shares of its capacity, turn by turn. Raises BenchError where an answer is an error.
+    """Ask each rung at `RATE` and at shares of its capacity, turn by turn. Raises BenchError for wrong answers.
 
     Returns, by load and rung, medians over the rounds; `p99_ratio` is to raw ASGI's p99 of the same load and round.
     """
