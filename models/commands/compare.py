@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         lives, args.models, users, items, k=args.k, examples=args.examples, seed=args.seed, progress=True
     )
     console = console_of_people()
-    for table in (_metrics(found), _cohorts(found)):
+    for table in (metrics_table(found), _cohorts(found)):
         console.print(table)
     if args.html:
         write_whole(args.html, _page(found, args.test.name).encode())
@@ -80,14 +80,15 @@ def _pair(text: str) -> tuple[str, str]:
     return names[0], names[-1]
 
 
-def _metrics(found: Comparison) -> Table:
+def metrics_table(found: Comparison) -> Table:
+    """Each metric of A and of B, their difference with its interval, and the lift."""
     table = Table(
         title=f"A: {found.first.name}\nB: {found.second.name}\n{found.users:,} users, {found.test_rows:,} held-out; "
         f"overlap@{found.k} {found.overlap[0]:.3f} [{found.overlap[1]:.3f}, {found.overlap[2]:.3f}], "
         f"coverage {found.coverage[0]:.3f} and {found.coverage[1]:.3f}",
         title_justify="left",
     )
-    for name in ("metric", "A", "B", "B - A", "95%"):
+    for name in ("metric", "A", "B", "B - A", "95%", "lift"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name, one in found.metrics.items():
         table.add_row(name, *_cells(one))
@@ -96,19 +97,20 @@ def _metrics(found: Comparison) -> Table:
 
 def _cohorts(found: Comparison) -> Table:
     table = Table(title=f"{HEAD}@{found.k} by cohort", title_justify="left")
-    for name in ("by", "group", "users", "B better", "B worse", "A", "B", "B - A", "95%"):
+    for name in ("by", "group", "users", "B better", "B worse", "A", "B", "B - A", "95%", "lift"):
         table.add_column(name, justify="left" if name in {"by", "group"} else "right")
     for group in found.cohorts:
-        told = ("", "", "", "too few") if group.difference is None else _cells(group.difference)
+        told = ("", "", "", "too few", "") if group.difference is None else _cells(group.difference)
         shares = (f"{count / group.users:.0%}" for count in (group.won, group.lost))
         table.add_row(group.kind, group.name, f"{group.users:,}", *shares, *told)
     return table
 
 
-def _cells(one: Difference) -> tuple[str, str, str, str]:
+def _cells(one: Difference) -> tuple[str, str, str, str, str]:
     star = "*" if one.significant else ""
     interval = f"{one.lower:+.4f}, {one.upper:+.4f}"
-    return f"{one.first:.4f}", f"{one.second:.4f}", f"{one.effect:+.4f}{star}", interval
+    lift = "" if one.lift is None else f"{one.lift:+.1%}"
+    return f"{one.first:.4f}", f"{one.second:.4f}", f"{one.effect:+.4f}{star}", interval, lift
 
 
 def _page(found: Comparison, test_name: str) -> str:

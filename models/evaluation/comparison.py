@@ -60,12 +60,18 @@ class Difference:
         """Whether the interval excludes 0."""
         return self.lower > 0 or self.upper < 0
 
+    @property
+    def lift(self) -> float | None:
+        """The effect as a share of the first's figure; None where that is 0."""
+        return self.effect / self.first if self.first else None
+
     def as_json(self) -> dict[str, Any]:
         """Lay out with plain JSON values."""
         numbers = {
             key: round(getattr(self, key), 5) for key in ("first", "second", "effect", "lower", "upper")
         }
-        return {**numbers, "significant": self.significant}
+        lift = None if self.lift is None else round(self.lift, 5)
+        return {**numbers, "lift": lift, "significant": self.significant}
 
 
 @dataclass(frozen=True, slots=True)
