@@ -1,4 +1,4 @@
-"""Servers that are not Python's uvicorn: nginx, LitServe, BentoML. What is not installed is left out, and said so."""
+"""Servers that are not plain uvicorn: nginx, Flask, LitServe, BentoML, Ray. What is not installed is left out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Peer:
     port: int
 
 
-PEERS = ("nginx", "litserve", "bentoml")
+PEERS = ("nginx", "flask", "litserve", "bentoml", "ray")
+_PACKAGES = {"ray": "'ray[serve]'"}
 
 
 def find_peer(name: str, folder: Path) -> Peer | str:
@@ -55,15 +56,23 @@ def find_peer(name: str, folder: Path) -> Peer | str:
         configuration = folder / "nginx.conf"
         configuration.write_text(_NGINX.format(folder=folder, port=port, body=CONSTANT.decode()))
         return Peer([program, "-p", str(folder), "-c", str(configuration)], port)
+    if name == "flask":
+        if shutil.which("redis-server") is None:
+            return "apt-get install redis-server, or brew install redis"
+        return Peer(
+            [sys.executable, "-m", "loadtest.bench.rungs.flask_redis", str(port), str(folder / "redis.sock")],
+            port,
+        )
     variable = f"BENCH_{name.upper()}"
     python = os.environ.get(variable, sys.executable)
     found = subprocess.run(  # noqa: S603 - a Python that the caller named
         [python, "-c", f"import hnswlib, numpy, {name}"], capture_output=True, check=False
     )
     if found.returncode != 0:
-        return _VENV.format(package=name, variable=variable)
-    if name == "litserve":
-        return Peer([python, "-m", "loadtest.bench.rungs.lit_serve", str(port)], port)
+        return _VENV.format(package=_PACKAGES.get(name, name), variable=variable)
+    if name in {"litserve", "ray"}:
+        module = {"litserve": "lit_serve", "ray": "ray_serve"}[name]
+        return Peer([python, "-m", f"loadtest.bench.rungs.{module}", str(port)], port)
     words = ["serve", "loadtest.bench.rungs.bento_ml:Reco", "--host", "127.0.0.1", "--port", str(port)]
     return Peer([python, "-m", "bentoml", *words, "--working-dir", str(REPOSITORY)], port)
 

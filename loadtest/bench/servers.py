@@ -110,11 +110,11 @@ def _port(process: subprocess.Popen[bytes], said: Path, told: int | None) -> int
 
 
 def _accepts(port: int) -> bool:
-    """Whether HTTP is answered there, whatever the answer."""
+    """Whether its root is answered there: some listen before they know their routes."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1):
             return True
-    except urllib.error.HTTPError:
-        return True
+    except urllib.error.HTTPError as error:
+        return error.code not in {404, 503}
     except OSError:
         return False
