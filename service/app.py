@@ -17,8 +17,8 @@ from service.access_log import AccessLog
 from service.api.admission import Admission
 from service.api.auth import Gate
 from service.api.compat.botify_station import Station
-from service.api.cors import Headers
 from service.api.error_handlers import ErrorFamilies, register_error_handlers
+from service.api.head import Head
 from service.api.health import health, metrics
 from service.api.middleware import Observed
 from service.api.reco import PREFIX, RecoRoute, answer_not_ready
@@ -72,14 +72,14 @@ class RecoApp(FastAPI):
     def answer_now(
         self,
         url: bytes,
-        headers: Headers,
+        head: Head,
         scheme: str,
         write: Callable[[int, bytes], None],
         age: float = 0.0,
     ) -> bool:
         """Answer a GET of the hot route without ASGI (`RecoRoute.answer_now`); False where that can't be."""
         hot = self.hot
-        return isinstance(hot, RecoRoute) and hot.answer_now(url, headers, scheme, write, age)
+        return isinstance(hot, RecoRoute) and hot.answer_now(url, head, scheme, write, age)
 
 
 def create_app(

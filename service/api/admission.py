@@ -15,7 +15,7 @@ import ipaddress
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -129,13 +129,14 @@ class Admission:
             age = max(age, age_by_proxy(proxy_said, time.time()))
         return now - age
 
-    def direct(self, turn: int, descriptor: int, proxy_said: bytes | None) -> float:
+    def direct(self, turn: int, descriptor: int, proxy_said: bytes | None, now: float | None = None) -> float:
         """Age in seconds of a request that is to be answered at once; -1.0 if it is too old, and then it is counted.
 
-        Arguments as of `arrived_at`.
+        Arguments as of `arrived_at`. `now`: what `time.perf_counter` says, if it was asked just before.
         """
         if proxy_said is None:
-            now = time.perf_counter()
+            if now is None:
+                now = time.perf_counter()
             if turn != self._turn:
                 self._last_turn_s = self._worked_until - self._turn_began
                 self._turn, self._turn_began = turn, now
@@ -167,11 +168,10 @@ class Admission:
     # -- refusal --------------------------------------------------------------------------------------------
 
     def refusal(
-        self, path: str, headers: Iterable[tuple[bytes, bytes]]
+        self, path: str, offered_id: bytes | None = None, origin: bytes | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Headers and body of a 503, in the envelope of the path's family."""
-        found = dict(headers)
-        request_id = self._ids.of(found.get(b"x-request-id"))
+        """Headers and body of a 503, in the envelope of the path's family, for a request with these headers."""
+        request_id = self._ids.of(offered_id)
         fault = fault_of(Overloaded())
         content_type, body = self._families.renderer_of(path)([fault], request_id.decode())
         said = [
@@ -179,7 +179,7 @@ class Admission:
             (b"content-length", b"%d" % len(body)),
             *((name.lower().encode(), value.encode()) for name, value in fault.headers.items()),
             (b"x-request-id", request_id),
-            *self._cors.headers(found.get(b"origin")),
+            *self._cors.headers(origin),
         ]
         return said, body
 
@@ -191,7 +191,8 @@ class Admission:
         if self.admits(arrived_at, len(self.tasks)):
             scope[AGE] = max(0.0, time.perf_counter() - arrived_at)
             return True
-        headers, body = self.refusal(scope["path"], scope["headers"])
+        found = dict(scope["headers"])
+        headers, body = self.refusal(scope["path"], found.get(b"x-request-id"), found.get(b"origin"))
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         return False

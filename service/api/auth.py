@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -82,6 +82,30 @@ def _check_strength(token: str, place: str) -> None:
         raise InputError(f"{place}: the token looks like a placeholder; {_HOW}")
 
 
+class Bearer:
+    """What the `Authorization` headers of a request say: the SHA-256 of its token, or why there is none."""
+
+    __slots__ = ("digest", "fault")
+
+    def __init__(self, authorization: Sequence[bytes]) -> None:
+        """`authorization`: the value of every such header."""
+        self.digest: bytes | None = None
+        self.fault: type[NotAuthenticated | WrongToken] = NotAuthenticated
+        if not authorization:
+            return
+        if len(authorization) > 1:
+            self.fault = WrongToken
+            return
+        scheme, _, token = authorization[0].partition(b" ")
+        token = token.strip()
+        if scheme.lower() != b"bearer" or not token:
+            return
+        if len(token) > MAX_TOKEN_BYTES:
+            self.fault = WrongToken
+            return
+        self.digest = sha256(token).digest()
+
+
 class Gate:
     """Decides over the `Authorization` headers of a request. `callers` is replaced whole, so a request sees one set."""
 
@@ -134,26 +158,16 @@ class Gate:
         self.callers = callers
         return True
 
-    def admit(self, authorization: list[bytes], scope: Scope = "reco") -> Caller:
-        """Name the caller, given the value of every `Authorization` header of the request.
+    def admit(self, bearer: Bearer, scope: Scope = "reco") -> Caller:
+        """Name the caller.
 
         Raises NotAuthenticated (no bearer token at all), WrongToken (an unknown one, or two headers) or NotPermitted.
         """
         if self.open:
             return ANYBODY
-        if not authorization:
-            raise NotAuthenticated
-        if len(authorization) > 1:
-            raise WrongToken
-        scheme, _, token = authorization[0].partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise NotAuthenticated
-        token = token.strip()
-        if not token:
-            raise NotAuthenticated
-        if len(token) > MAX_TOKEN_BYTES:
-            raise WrongToken
-        digest = sha256(token).digest()
+        digest = bearer.digest
+        if digest is None:
+            raise bearer.fault
         # The lookup's time depends on a digest only, which nobody can steer towards a stored one; the comparison
         # that decides takes the same time for every digest.
         found = self.callers.get(digest)

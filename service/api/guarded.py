@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from service.api.admission import AGE
+from service.api.auth import Bearer
 from service.api.ids import parse_budget_s
 from service.api.services import Services
 from service.domain import Deadline
@@ -130,7 +131,7 @@ class GuardedRoute(APIRoute):
             )
             headers = request.scope["headers"]
             if self.asks_for_token(services):
-                services.gate.admit([value for name, value in headers if name == b"authorization"])
+                services.gate.admit(Bearer([value for name, value in headers if name == b"authorization"]))
             budgets = [value for name, value in headers if name == b"x-reco-budget-ms"]
             if len(budgets) > 1:
                 raise InvalidRequest(

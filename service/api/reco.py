@@ -26,6 +26,7 @@ from service.api.admission import AGE
 from service.api.answering import slate_for
 from service.api.cors import Cors, Headers
 from service.api.error_handlers import SERVER_ERROR, Fault, envelope, fault_of
+from service.api.head import Head
 from service.api.ids import parse_budget_s, parse_k, parse_user_id
 from service.api.response_cache import Kept, Key, PlanNumber, new_plan_number
 from service.api.services import Services
@@ -51,18 +52,6 @@ _NOT_ALLOWED = Fault(405, "http_exception", "Method Not Allowed", headers={"Allo
 _SHOWN_NAME = 64
 _FIRST_ROW = np.zeros(1, np.int32)
 _MOST_ASSIGNED = 4096
-_TWICE = b"given twice"
-
-_READ = frozenset(
-    {
-        b"authorization",
-        b"x-request-id",
-        b"x-reco-budget-ms",
-        b"origin",
-        b"host",
-        b"access-control-request-method",
-    }
-)
 
 
 def _lines(headers: Headers) -> bytes:
@@ -133,88 +122,61 @@ class _Bound:
 
 
 class _Answer:
-    """An answer on its way out, and what is to be said of it afterwards."""
+    """An answer on its way out. `slate`: None for a refusal."""
 
-    __slots__ = (
-        "body", "bundle_id", "compared", "counts", "headers", "lines", "plan", "query", "recent", "slate", "status",
-        "treatments", "user_id",
-    )  # fmt: skip
+    __slots__ = ("body", "compared", "counts", "headers", "lines", "recent", "slate", "status")
 
     def __init__(
         self, status: int, headers: Headers, lines: bytes | None, body: bytes, counts: ModelCounts,
-        slate: Slate | None, user_id: UserId | None = None, bundle_id: str = "",
+        slate: Slate | None, recent: tuple[ItemId, ...] = (), compared: bool = False,
     ) -> None:  # fmt: skip
+        """`recent`: what the user did since the bundle was built. `compared`: shadow plans are told of it."""
         self.status, self.headers, self.lines, self.body = status, headers, lines, body
-        self.counts, self.slate, self.user_id, self.bundle_id = counts, slate, user_id, bundle_id
-        self.treatments = NO_TREATMENTS
-        self.query: Query | None = None
-        self.plan: Plan | None = None
-        self.recent: tuple[ItemId, ...] = ()
-        self.compared: tuple[Query, tuple[ItemId, ...], str, LiveBundle] | None = None
-        """What shadow plans are told: the query, what the user did since, the model asked for, the bundle."""
+        self.counts, self.slate, self.recent, self.compared = counts, slate, recent, compared
 
 
 class _Asked:
     """What is read of a request; and, once it is found fit, what is to be answered."""
 
-    __slots__ = (
-        "authorization", "budget", "host", "live", "method", "model", "origin", "preflight", "query", "query_string",
-        "raw_path", "request_id", "scheme",
-    )  # fmt: skip
+    __slots__ = ("head", "live", "method", "model", "query", "query_string", "raw_path", "scheme")
     query: Query
     model: _Model
     live: LiveBundle
 
-    def __init__(
-        self, method: str, scheme: str, raw_path: bytes, query_string: bytes, headers: Headers
-    ) -> None:
+    def __init__(self, method: str, scheme: str, raw_path: bytes, query_string: bytes, head: Head) -> None:
         self.method, self.scheme = method, scheme
-        self.raw_path, self.query_string = raw_path, query_string
-        self.authorization: list[bytes] = []
-        self.request_id: bytes | None = None
-        self.budget: bytes | None = None
-        self.origin: bytes | None = None
-        self.host = b""
-        self.preflight = False
-        for name, value in headers:
-            if name in _READ:
-                if name == b"authorization":
-                    self.authorization.append(value)
-                elif name == b"host":
-                    self.host = value
-                elif name == b"x-request-id":
-                    self.request_id = value
-                elif name == b"origin":
-                    self.origin = value
-                elif name == b"x-reco-budget-ms":
-                    self.budget = value if self.budget is None else _TWICE
-                else:
-                    self.preflight = True
+        self.raw_path, self.query_string, self.head = raw_path, query_string, head
 
 
 class RecoRoute:
     """The endpoint. Built in the lifespan; holds no request's state."""
 
-    __slots__ = ("_bound", "_cors", "_known_now", "_s", "_token_first", "_unknown")
+    __slots__ = (
+        "_bound", "_budget_s", "_cors", "_k", "_k_max", "_known_now", "_max_user_id", "_s", "_token_first", "_unknown",
+        "_waits",
+    )  # fmt: skip
 
     def __init__(self, services: Services) -> None:
         self._s = services
-        self._cors = Cors(services.settings.cors_origins)
-        self._token_first = services.settings.check_order == "token,user,model"
+        settings = services.settings
+        self._budget_s, self._k, self._k_max = settings.budget_s, settings.k, settings.k_max
+        self._max_user_id = settings.max_user_id
+        self._cors = Cors(settings.cors_origins)
+        self._token_first = settings.check_order == "token,user,model"
         self._bound: _Bound | None = None
         self._unknown = services.telemetry.model(UNKNOWN_MODEL)
         history = services.history
         self._known_now = history.known_now if isinstance(history, MemoryHistory) else None
+        self._waits = history is not None and self._known_now is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a GET has no body
         """Answer one request."""
         s = self._s
-        deadline = Deadline(s.settings.budget_s, clock=s.clock, age=scope.get(AGE, 0.0))
+        deadline = Deadline(self._budget_s, s.clock, scope.get(AGE, 0.0))
         raw_path = scope.get("raw_path") or scope["path"].encode()
-        asked = _Asked(
-            scope["method"], scope["scheme"], raw_path, scope["query_string"], list(scope["headers"])
-        )
-        request_id = s.request_ids.of(asked.request_id)
+        head = Head(scope["headers"])
+        asked = _Asked(scope["method"], scope["scheme"], raw_path, scope["query_string"], head)
+        request_id = s.request_ids.of(head.request_id)
         answer = self._read(asked, deadline, request_id)
         if answer is None:
             recent = NOTHING
@@ -229,7 +191,7 @@ class RecoRoute:
         slate = answer.slate
         headers = [
             *answer.headers,
-            *self._cors.headers(asked.origin),
+            *self._cors.headers(head.origin),
             (b"content-length", b"%d" % len(answer.body)),
             (b"x-request-id", request_id),
         ]
@@ -239,15 +201,15 @@ class RecoRoute:
             headers.append((b"x-reco-source", slate.source.encode()))
             if slate.degraded:
                 headers.append((b"x-reco-degraded", ",".join(slate.degraded).encode()))
-            headers.append((b"server-timing", _timing(slate, deadline)))
+            headers.append((b"server-timing", _timing(slate, deadline.now() - deadline.started_at)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if asked.method == "HEAD" else answer.body})
-        self._account(asked, answer, deadline, request_id)
+        self._account(asked, answer, deadline, request_id, deadline.now())
 
     def answer_now(
         self,
         url: bytes,
-        headers: Headers,
+        head: Head,
         scheme: str,
         write: Callable[[int, bytes], None],
         age: float = 0.0,
@@ -259,12 +221,12 @@ class RecoRoute:
         seconds since the request arrived.
         """
         s = self._s
-        if s.serving.draining or (s.history is not None and self._known_now is None):
+        if s.serving.draining or self._waits:
             return False
-        deadline = Deadline(s.settings.budget_s, clock=s.clock, age=age)
+        deadline = Deadline(self._budget_s, s.clock, age)
         raw_path, _, query_string = url.partition(b"?")
-        asked = _Asked("GET", scheme, raw_path, query_string, headers)
-        request_id = s.request_ids.of(asked.request_id)
+        asked = _Asked("GET", scheme, raw_path, query_string, head)
+        request_id = s.request_ids.of(head.request_id)
         answer = self._read(asked, deadline, request_id)
         if answer is None:
             known = self._known_now
@@ -273,18 +235,20 @@ class RecoRoute:
         slate, lines, body = answer.slate, answer.lines, answer.body
         if lines is None:
             lines = _lines(answer.headers)
+        ended = deadline.now()
         told = b""
         if slate is not None:
-            told = b"x-reco-source: %b\r\n" % slate.source.encode()
-            if slate.degraded:
-                told += b"x-reco-degraded: %b\r\n" % ",".join(slate.degraded).encode()
-            told += b"server-timing: %b\r\n" % _timing(slate, deadline)
+            told = b"x-reco-source: %b\r\n%bserver-timing: %b\r\n" % (
+                slate.source.encode(),
+                b"x-reco-degraded: %b\r\n" % ",".join(slate.degraded).encode() if slate.degraded else b"",
+                _timing(slate, ended - deadline.started_at),
+            )
         write(
             answer.status,
             b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
-            % (lines, self._cors.lines(asked.origin), len(body), request_id, told, body),
+            % (lines, self._cors.lines(head.origin), len(body), request_id, told, body),
         )
-        self._account(asked, answer, deadline, request_id)
+        self._account(asked, answer, deadline, request_id, ended)
         return True
 
     def _read(self, asked: _Asked, deadline: Deadline, request_id: bytes) -> _Answer | None:
@@ -292,25 +256,24 @@ class RecoRoute:
 
         None: the request is fit, and `asked` holds its query, model and bundle. Else the answer that refuses it.
         """
-        s = self._s
-        settings = s.settings
+        s, head = self._s, asked.head
         try:
             if asked.method not in _METHODS:
                 return self._other_method(asked)
             segments = asked.raw_path.split(b"/", 4)
             if len(segments) != 4:
                 return self._refuse(_NOT_FOUND, asked)
-            s.gate.admit(asked.authorization)
+            s.gate.admit(head.bearer)
             bound = self._bind()
             if self._token_first:
-                user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
+                user_id = parse_user_id(segments[3], bound.kind, self._max_user_id)
                 model = bound.find(segments[2])
             else:
                 model = bound.find(segments[2])
-                user_id = parse_user_id(segments[3], bound.kind, settings.max_user_id)
-            k = parse_k(asked.query_string, settings.k, settings.k_max) if asked.query_string else settings.k
-            if asked.budget is not None:
-                deadline.lower(parse_budget_s(asked.budget, settings.budget_s))
+                user_id = parse_user_id(segments[3], bound.kind, self._max_user_id)
+            k = parse_k(asked.query_string, self._k, self._k_max) if asked.query_string else self._k
+            if head.budget is not None:
+                deadline.lower(parse_budget_s(head.budget, self._budget_s))
             query = Query(user_id, k)
             if s.experiments is not None or s.rules is not None:
                 assignment = self._assigned(user_id, model.name, bound.live)
@@ -347,15 +310,9 @@ class RecoRoute:
                 return self._failed(error, asked, request_id)
             if s.cache is not None and key is not None and not slate.degraded:
                 s.cache.put(key, Kept(body, replace(slate, timings=())))
-        answer = _Answer(
-            200, model.headers, model.lines, body, model.counts, slate, query.user_id, live.bundle_id
-        )
-        answer.treatments = model.treatments
-        answer.query, answer.plan, answer.recent = query, model.plan, recent.items
         # A kept answer took no time that a shadow's could be held against.
-        if s.shadows is not None and kept is None:
-            answer.compared = (query, recent.items, model.name, live)
-        return answer
+        compared = s.shadows is not None and kept is None
+        return _Answer(200, model.headers, model.lines, body, model.counts, slate, recent.items, compared)
 
     def _failed(self, error: Exception, asked: _Asked, request_id: bytes) -> _Answer:
         """Answer a request that can't be answered as asked, whatever the reason."""
@@ -384,7 +341,7 @@ class RecoRoute:
                 with contextlib.suppress(Exception):
                     slate = recommend(Query(user_id, k), model.plan, live, deadline)
                     _body(user_id, slate)
-                    _timing(slate, deadline)
+                    _timing(slate, 0.0)
 
     def follow(self) -> None:
         """Bind what is live now, and let go of a bundle that no longer is, before the next request comes."""
@@ -407,7 +364,7 @@ class RecoRoute:
         return bound
 
     def _other_method(self, asked: _Asked) -> _Answer:
-        if asked.method == "OPTIONS" and asked.origin is not None and asked.preflight:
+        if asked.method == "OPTIONS" and asked.head.origin is not None and asked.head.preflight:
             return _Answer(200, self._cors.preflight_only(), None, b"", self._unknown, None)
         return self._refuse(_NOT_ALLOWED, asked)
 
@@ -423,31 +380,33 @@ class RecoRoute:
             counts = model.counts if model is not None else counts
         return _Answer(fault.status, headers, None, body, counts, None)
 
-    def _account(self, asked: _Asked, answer: _Answer, deadline: Deadline, request_id: bytes) -> None:
-        """Count the answer and leave its line to the log."""
+    def _account(
+        self, asked: _Asked, answer: _Answer, deadline: Deadline, request_id: bytes, ended: float
+    ) -> None:
+        """Count the answer and leave its line to the log. `ended`: when it was handed over, by the deadline's clock."""
         slate, counts = answer.slate, answer.counts
-        ended = deadline.now()
         seconds = ended - deadline.started_at
         counts.answered(answer.status, seconds)
         if slate is not None and ended > deadline.expires_at:
             counts.overruns += 1
         events = self._s.events
         if events is not None and slate is not None and asked.method == "GET":
+            query, model = asked.query, asked.model
             events.emit(
                 Impression(
-                    time.time(), request_id.decode(), answer.user_id, answer.bundle_id, counts.model, slate, seconds,
-                    answer.treatments, slate.propensities, None, answer.query, answer.plan, answer.recent,
+                    time.time(), request_id.decode(), query.user_id, asked.live.bundle_id, counts.model, slate, seconds,
+                    model.treatments, slate.propensities, None, query, model.plan, answer.recent,
                     self._s.settings.retriever,
                 )
             )  # fmt: skip
-        if answer.compared is not None and slate is not None and self._s.shadows is not None:
-            self._s.shadows.offer(*answer.compared, slate)
+        if answer.compared and slate is not None and self._s.shadows is not None:
+            self._s.shadows.offer(asked.query, answer.recent, asked.model.name, asked.live, slate)
         log = self._s.log
         if log.requests:
             source, degraded = (None, ()) if slate is None else (slate.source, slate.degraded)
             log.request(
                 RequestRecord(
-                    time.time(), asked.method, asked.scheme, asked.host[:256], asked.raw_path[:2048],
+                    time.time(), asked.method, asked.scheme, asked.head.host[:256], asked.raw_path[:2048],
                     asked.query_string[:2048], answer.status, seconds, request_id, counts.model, source, degraded,
                 )
             )  # fmt: skip
@@ -466,13 +425,13 @@ def _body(user_id: UserId | None, slate: Slate) -> bytes:
     return orjson.dumps({"user_id": user_id, "items": slate.item_ids})
 
 
-def _timing(slate: Slate, deadline: Deadline) -> bytes:
-    """Say where the time went, in milliseconds, as Server-Timing has it."""
-    total = (deadline.now() - deadline.started_at) * 1000
+def _timing(slate: Slate, total: float) -> bytes:
+    """Say where the time went (`total`: all of it, seconds), in milliseconds, as Server-Timing has it."""
     timings = slate.timings
-    if len(timings) == 2:  # as nearly always
-        (first, seconds), (second, more) = timings
-        said = f"{first};dur={seconds * 1000:.3f}, {second};dur={more * 1000:.3f}, total;dur={total:.3f}"
-        return said.encode()
+    if len(timings) == 2:  # the line's first stage and its last, as nearly always
+        (_, seconds), (_, more) = timings
+        return b"retrieve;dur=%.3f, complete;dur=%.3f, total;dur=%.3f" % (
+            seconds * 1000, more * 1000, total * 1000,
+        )  # fmt: skip
     parts = [f"{stage};dur={seconds * 1000:.3f}, " for stage, seconds in timings]
-    return f"{''.join(parts)}total;dur={total:.3f}".encode()
+    return f"{''.join(parts)}total;dur={total * 1000:.3f}".encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +95,11 @@ class Bundle:
     titles: Sequence[str] | None
     attributes: Mapping[str, Attribute]
     models: Mapping[str, ModelData]
+    _history_starts: memoryview = field(init=False, compare=False)
+    """The same as `history_indptr`: reading it gives plain integers, no numpy scalars."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_history_starts", np.ascontiguousarray(self.history_indptr).data)
 
     def __repr__(self) -> str:
         return f"<Bundle {self.bundle_id}>"
@@ -106,8 +111,8 @@ class Bundle:
 
     def history_of(self, user_row: int) -> ItemRows:
         """Item rows of a user's known events, unique, oldest first."""
-        view = self.history_indptr.data  # plain integers, no numpy scalars
-        history: ItemRows = self.history_items[view[user_row] : view[user_row + 1]]
+        starts = self._history_starts
+        history: ItemRows = self.history_items[starts[user_row] : starts[user_row + 1]]
         return history
 
 

@@ -17,13 +17,18 @@ def complete(
 
     Returns item rows, scores, the source of the leading places, how many those are, and the source of the rest.
     """
-    segment = popular.segment_of(user)
-    if candidates is None or len(candidates.item_rows) == 0:
+    if candidates is None or not len(candidates.item_rows):
+        segment = popular.segment_of(user)
         candidates = popular.walk(segment, k, rules, frozenset())
-        if len(candidates.item_rows) == 0 and segment:
+        if segment and not len(candidates.item_rows):
             candidates = popular.walk(0, k, rules, frozenset())
-    rows, scores = candidates.item_rows[:k], candidates.scores[:k]
+    rows, scores = candidates.item_rows, candidates.scores
+    if len(rows) > k:
+        rows, scores = rows[:k], scores[:k]
     n_leading, top_up = len(rows), candidates.source
+    if n_leading == k:
+        return rows, scores, top_up, k, top_up
+    segment = popular.segment_of(user)
     steps = [0] if segment == 0 or candidates.source == "segment_popular" else [segment, 0]
     for step in steps:
         if len(rows) >= k:

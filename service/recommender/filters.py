@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from service.bundle.ids import UNKNOWN
 from service.bundle.reader import Attribute, Bundle
-from service.domain import Candidates, ItemFilter, ItemRows, Query
+from service.domain import Candidates, ItemFilter, ItemRows, Query, value
 from service.errors import InvalidRequest
 from service.recommender.user_state import UserState
 
@@ -18,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 _NOTHING: ItemRows = np.empty(0, np.int32)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Eligible:
     """excluded: item rows that must not be shown (seen, denied). mask: bool (n_items,), True where the allow list
     and the attributes let an item through; None lets every item through."""
@@ -32,9 +31,9 @@ EVERYTHING = Eligible(_NOTHING, None)
 
 def eligible(query: Query, user: UserState, bundle: Bundle) -> Eligible:
     """What this query lets through. Raises InvalidRequest for an attribute the catalogue doesn't have."""
-    excluded = user.history if query.exclude_seen else _NOTHING
     if query.filter is None:
-        return Eligible(excluded, None)
+        return Eligible(user.history, None) if query.exclude_seen else EVERYTHING
+    excluded = user.history if query.exclude_seen else _NOTHING
     if query.filter.deny:
         denied = bundle.item_ids.rows_of(query.filter.deny)
         excluded = np.union1d(excluded, denied[denied != UNKNOWN]).astype(np.int32)

@@ -70,17 +70,13 @@ def recommend(query: Query, plan: Plan, live: LiveBundle, deadline: Deadline) ->
         began, chosen = chosen, deadline.now()
         timings = (*timings, ("explore", chosen - began))
     rows, scores, source, n_personal, top_up = complete(candidates, query.k, user, rules, live.popular)
-    return Slate(
-        item_ids=bundle.item_ids.take(rows),
-        scores=scores.tolist(),
-        source=source,
-        n_personal=n_personal,
-        top_up=top_up,
-        degraded=degraded,
-        timings=(*timings, ("complete", deadline.now() - chosen)),
-        propensities=None if propensities is None else completed(propensities, len(rows)),
-        found_by=None if pool is None else pool.found_by(rows),
-    )
+    item_ids = bundle.item_ids.take(rows)
+    timings = (*timings, ("complete", deadline.now() - chosen))
+    return Slate(  # by place: names would cost a third of a microsecond
+        item_ids, scores.tolist(), source, n_personal, top_up, degraded, timings,
+        None if propensities is None else completed(propensities, len(rows)),
+        None if pool is None else pool.found_by(rows),
+    )  # fmt: skip
 
 
 def _gather(

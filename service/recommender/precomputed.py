@@ -52,7 +52,7 @@ class PrecomputedLists:
         if begin == end:
             return None
         end = min(end, begin + n)
-        return Candidates(self._items[begin:end], self._scores[begin:end], "personal", filtered=True)
+        return Candidates(self._items[begin:end], self._scores[begin:end], "personal", True)
 
 
 def precompute(

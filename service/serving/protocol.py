@@ -7,20 +7,26 @@ event, no ASGI messages. (A write wakes the client's processor, which costs the 
 written one after the other find it awake.) It is the same endpoint with the same bytes; whatever is not plain (another
 method, a body, HTTP/1.0, an upgrade, a second request in the same packet, a client that does not read, a worker that
 drains, an answer that must be waited for) takes uvicorn's way through ASGI.
+
+A client that keeps its connection sends the same head again, but for its first line. A connection knows the head that
+was answered last by its digest: one that comes again is not parsed again. All that follows from it is decided anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.api.admission import ARRIVED_AT, Admission
+from service.api.head import Head
 
 MAX_HEAD_BYTES = 16_384
 HEAD_S = 5.0
@@ -40,13 +46,19 @@ _SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgr
 HELD, HELD_S = 16, 0.001
 """Most answers that wait for the end of the loop's turn, and for how long."""
 
+_HOT_LINE = b"GET " + HOT
+_PLAIN_LINE = re.compile(rb"GET (/reco/[\w.~%/?=&:,;@!$'()*+-]*) HTTP/1\.1")
+"""A first line that the parser would take as it stands."""
+_LOOKS = 4
+"""Heads in a row that differ from the one before, after which a connection's heads are not looked at any more."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
 Write = Callable[[int, bytes], None]
 """Hands one whole answer to the connection: its status, and the head after the server's own headers with the body."""
-HotDoor = Callable[[bytes, Headers, str, Write, float], bool]
-"""The hot endpoint as a plain call: URL, headers, scheme, write, age in seconds. True: `write` was called once. False:
+HotDoor = Callable[[bytes, Head, str, Write, float], bool]
+"""The hot endpoint as a plain call: URL, head, scheme, write, age in seconds. True: `write` was called once. False:
 nothing was done; ask through ASGI."""
 
 
@@ -65,16 +77,21 @@ class ServingState(ServerState):
         self._leads: dict[int, bytes] = {}
         self._leads_of: Headers | None = None
 
-    def hold(self, transport: asyncio.Transport, answer: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        """Write an answer with the others of this turn of the loop."""
-        now = time.monotonic()
-        if not self._outbox:
-            self._held_since = now
+    def hold(
+        self, transport: asyncio.Transport, answer: bytes, began: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Write an answer with the others of this turn of the loop.
+
+        `began`: when it was begun, seconds of `time.perf_counter`.
+        """
+        outbox = self._outbox
+        if not outbox:
+            self._held_since = began
             if not self._flushes:
                 self._flushes = True
                 loop.call_soon(self._end_turn)
-        self._outbox.append((transport, answer))
-        if len(self._outbox) >= HELD or now - self._held_since > HELD_S:
+        outbox.append((transport, answer))
+        if len(outbox) >= HELD or began - self._held_since > HELD_S:
             self.flush()
 
     def flush(self) -> None:
@@ -123,6 +140,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the next request of this packet may be answered directly: one may, so that no client holds the
         loop with a thousand in one packet."""
         self._answered = False
+        self._began = 0.0
+        """When the request that is answered directly was begun, seconds of `time.perf_counter`."""
+        self._looks = _LOOKS
+        self._digest = b""
+        """SHA-256 of the last whole packet after its first line: a head's headers, if `_head` says so."""
+        self._head: Head | None = None
+        """What those headers say; None: they are not to be taken unparsed."""
+        self._last: Head | None = None
+        """The head that was answered directly in this packet."""
+        self._begun = 0
+        """Requests that began in this packet."""
         self._descriptor = -1
         self._trusted = False
         self._proxy_said: bytes | None = None
@@ -144,10 +172,16 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head_bytes > LINGER_BYTES:
                 self.transport.abort()
             return
+        looked = False
         if not self._receiving:
+            if self._looks and data.startswith(_HOT_LINE) and len(data) <= MAX_HEAD_BYTES:
+                if self._answers_again(data):
+                    return
+                looked = True
             self._receiving = True
             self.since = self.loop.time()
         self._direct_left = True
+        self._begun, self._last = 0, None
         while data and not self._refused and not self.transport.is_closing():
             if not self._in_head:
                 super().data_received(data)
@@ -161,10 +195,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().data_received(part)
             # After a head's end the count begins anew; what of the next head came with it is forgiven.
             self._head_bytes = 0 if self._head_ended else self._head_bytes + len(part)
+        if looked and self._begun == 1 and not self._receiving:
+            self._head = self._last  # the packet was one request, and no more
 
     def on_message_begin(self) -> None:
         """Begin a request; its ASGI scope is made once it is known to need one."""
         self._receiving = True  # also where it began in the packet that ended another
+        self._begun += 1
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -196,7 +233,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._receiving, self._in_head = False, True
         if self._direct:
             self._direct = self._direct_left = False
-            if self._answer_directly():
+            head = Head(self.headers)
+            if self._answer_directly(self.url, head):
+                if self._proxy_said is None:
+                    self._last = head
+                self.headers = []
                 return
             self._take_through_asgi()
         super().on_message_complete()
@@ -216,8 +257,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # -- the two ways to an answer --------------------------------------------------------------------------
 
+    def _answers_again(self, data: bytes) -> bool:
+        """Answer a packet that is a request with the head that was answered last. False: nothing was done."""
+        line, _, headers = data.partition(b"\r\n")
+        digest = sha256(headers).digest()
+        head = self._head
+        if digest != self._digest or head is None:
+            self._looks -= 1
+            self._digest, self._head = digest, None
+            return False
+        self._looks, self._proxy_said = _LOOKS, None
+        asked = _PLAIN_LINE.fullmatch(line)
+        return (
+            asked is not None
+            and self._may_write()
+            and not self.transport.is_closing()
+            and self._answer_directly(asked[1], head)
+        )
+
     def _may_be_direct(self) -> bool:
-        current, url = self._current, self.url
+        url = self.url
         return (
             self._plain
             and self._direct_left
@@ -229,24 +288,33 @@ class BoundedProtocol(HttpToolsProtocol):
             and self.parser.should_keep_alive()
             and self.parser.get_http_version() == "1.1"
             and not self.parser.should_upgrade()
-            and not self.server_state.closing
-            and not self.flow.write_paused
+            and self._may_write()
+        )
+
+    def _may_write(self) -> bool:
+        """Whether an answer given now is the next that is due, none is the last, and the client reads."""
+        current = self._current
+        return (
+            not self.server_state.closing
+            and self._stuck_since is None
             and not self.pipeline
             and (current is None or current.response_complete)
         )
 
-    def _answer_directly(self) -> bool:
+    def _answer_directly(self, url: bytes, head: Head) -> bool:
         assert self._door is not None  # one may answer directly only where there is one
         assert self.scheme is not None
-        admission, age = self.server_state.admission, 0.0
+        state, age = self.server_state, 0.0
+        admission = state.admission
+        self._began = began = time.perf_counter()
         try:
             if admission is not None:
-                age = admission.direct(self.server_state.turn, self._descriptor, self._proxy_said)
+                age = admission.direct(state.turn, self._descriptor, self._proxy_said, began)
                 if age < 0:
-                    headers, body = admission.refusal(HOT.decode(), self.headers)
+                    headers, body = admission.refusal(HOT.decode(), head.request_id, head.origin)
                     self._write(503, b"".join([b"%b: %b\r\n" % one for one in headers]) + b"\r\n" + body)
                     return True
-            return self._door(self.url, self.headers, self.scheme, self._write, age)
+            return self._door(url, head, self.scheme, self._write, age)
         except Exception:
             # The endpoint answers its own faults; what is left can't be told to the client any more.
             logging.getLogger(__name__).exception("a direct answer broke")
@@ -255,7 +323,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _write(self, status: int, rest: bytes) -> None:
         state = self.server_state
-        state.hold(self.transport, state.lead(status) + rest, self.loop)
+        state.hold(self.transport, state.lead(status) + rest, self._began, self.loop)
         state.total_requests += 1
         self.since = self.loop.time()
         self._answered = True

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from running import AUTHORIZED, BEARER, TOKEN, ask, running, settings_for
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.head import Head
 from service.api.reco import RecoRoute
 from service.app import RecoApp
 from service.serving.protocol import BoundedProtocol, ServingState
@@ -67,7 +68,8 @@ async def test_the_plain_call_answers_what_asgi_answers(app: RecoApp) -> None:
     def check(target: bytes, tokens: list[Any], others: list[Any]) -> None:
         headers = [*HOSTS, *tokens, *others]
         written: list[tuple[int, bytes]] = []
-        assert app.answer_now(target, headers, "http", lambda status, rest: written.append((status, rest)))
+        said = Head(headers)
+        assert app.answer_now(target, said, "http", lambda status, rest: written.append((status, rest)))
         ((status, rest),) = written
         path, _, query = target.partition(b"?")
         coroutine = ask(app, path, query=query, headers=headers)
@@ -116,16 +118,26 @@ STREAMS = st.lists(
 )
 
 
+class Parsing(BoundedProtocol):
+    """Counts the requests that were parsed."""
+
+    parsed = 0
+
+    def on_message_begin(self) -> None:
+        Parsing.parsed += 1
+        super().on_message_begin()
+
+
 @contextlib.asynccontextmanager
-async def at_a_port(app: ASGIApp) -> AsyncIterator[int]:
+async def at_a_port(app: ASGIApp, state: ServingState | None = None) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app, http=BoundedProtocol, ws="none", interface="asgi3", lifespan="off", log_config=None, log_level="critical",
         server_header=False, date_header=False, proxy_headers=False,
     )  # fmt: skip
     config.load()
-    state = ServingState()
+    state = state or ServingState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0
+        lambda: Parsing(config, state, {}), "127.0.0.1", 0
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -191,3 +203,120 @@ def examples() -> list[list[bytes]]:
 
     draw()
     return found
+
+
+FEW_HEADS = st.sampled_from(
+    [
+        *[[*HOSTS, AUTHORIZED]] * 16,
+        [*HOSTS, (b"authorization", b"Bearer no-token-of-ours")],
+        [AUTHORIZED, (b"origin", b"https://shop.example")],
+        [AUTHORIZED, (b"x-request-id", b"mine-1")],
+        [AUTHORIZED, (b"x-reco-budget-ms", b"9000")],
+        [AUTHORIZED, (b"expect", b"100-continue")],
+        [AUTHORIZED, (b"connection", b"close")],
+        [AUTHORIZED, (b"content-length", b"0")],
+    ]
+)
+ODD_LINES = st.sampled_from(
+    [
+        b"HEAD /reco/als/100 HTTP/1.1", b"POST /reco/als/100 HTTP/1.1", b"GET /reco/als/100 HTTP/1.0",
+        b"GET /reco/als/100  HTTP/1.1", b"GET  /reco/als/100 HTTP/1.1", b"GET /reco/als/1 00 HTTP/1.1",
+        b"GET /reco/als/100#1 HTTP/1.1", b"GET /reco/als/1\x0100 HTTP/1.1", b"GET /reco/als/1\xc3\xa4 HTTP/1.1",
+        b"GET /reco/als/100 HTTP/1.1\r", b"GET /reco/als/100 HTTP/1.11", b"GET /reco/als/100",
+        b"get /reco/als/100 HTTP/1.1",
+        b"GET /reco/als/100 HTTP/1.1\nx: y", b"\r\nGET /reco/als/100 HTTP/1.1", b"GET /health HTTP/1.1",
+    ]
+)  # fmt: skip
+LINES = st.one_of(*[TARGETS.map(lambda target: b"GET " + target + b" HTTP/1.1")] * 6, ODD_LINES)
+
+
+async def answered_in_turn(port: int, requests: list[bytes]) -> list[bytes]:
+    """What comes back to requests over one connection, each sent once the one before was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answers = []
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            for request in requests:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b" 100 Continue" in head:
+                    head += await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                assert length is not None, head
+                answers.append(
+                    head + await reader.readexactly(0 if request[:4] == b"HEAD" else int(length[1]))
+                )
+    except (ConnectionError, asyncio.IncompleteReadError):
+        answers.append(b"closed")
+    finally:
+        await closed(writer)
+    return answers
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_a_head_that_comes_again_is_answered_as_if_it_were_parsed_again(app: RecoApp) -> None:
+    asked: list[list[bytes]] = []
+
+    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    @given(st.lists(st.tuples(LINES, FEW_HEADS), min_size=2, max_size=12))
+    def draw(requests: list[tuple[bytes, list[Any]]]) -> None:
+        lines = [b"".join(b"%b: %b\r\n" % header for header in head) for _, head in requests]
+        asked.append(
+            [b"%b\r\n%b\r\n" % (line, head) for (line, _), head in zip(requests, lines, strict=True)]
+        )
+
+    draw()
+
+    async def only_asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    unparsed = 0
+    async with at_a_port(app) as both, at_a_port(only_asgi) as one:
+        for requests in asked:
+            expected = await answered_in_turn(one, requests)
+            before = Parsing.parsed
+            answers = await answered_in_turn(both, requests)
+            unparsed += sum(answer != b"closed" for answer in answers) - (Parsing.parsed - before)
+            assert [shown(answer) for answer in answers] == [shown(answer) for answer in expected], requests
+    assert unparsed > 50, unparsed
+
+
+def plain(target: bytes) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer %b\r\n\r\n" % (target, TOKEN.encode())
+
+
+async def test_a_head_that_comes_again_may_have_lost_its_token_meanwhile(app: RecoApp) -> None:
+    async with at_a_port(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        before = Parsing.parsed
+        for status in (b"200", b"200", b"401", b"200"):
+            gate = app.state.services.gate
+            known = gate.callers
+            gate.callers = {} if status == b"401" else known
+            writer.write(plain(b"/reco/als/100"))
+            async with asyncio.timeout(PATIENCE_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+            gate.callers = known
+            assert head.startswith(b"HTTP/1.1 " + status)
+        assert Parsing.parsed == before + 1
+        await closed(writer)
+
+
+async def test_a_head_that_comes_again_while_the_worker_closes_gets_the_connection_s_last_answer(
+    app: RecoApp,
+) -> None:
+    state = ServingState()
+    async with at_a_port(app, state) as port:
+        assert len(await answered_in_turn(port, [plain(b"/reco/als/100")] * 3)) == 3
+        state.closing = True
+        *answers, last = await answered_in_turn(port, [plain(b"/reco/als/100")] * 2)
+        assert [b"connection: close" in answer for answer in answers] == [True]
+        assert last == b"closed"

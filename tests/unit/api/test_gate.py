@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import ADMIN_TOKEN, TOKEN
 
-from service.api.auth import ANYBODY, MAX_TOKEN_BYTES, Gate, parse_tokens
+from service.api.auth import ANYBODY, MAX_TOKEN_BYTES, Bearer, Gate, parse_tokens
 from service.errors import InputError, NotAuthenticated, NotPermitted, WrongToken
 from service.settings import load_settings
 
@@ -19,22 +19,22 @@ def gate(**changes: object) -> Gate:
 
 
 def test_a_known_token_names_its_caller() -> None:
-    caller = gate().admit([f"Bearer {TOKEN}".encode()])
+    caller = gate().admit(Bearer([f"Bearer {TOKEN}".encode()]))
     assert (caller.name, sorted(caller.scopes)) == ("shop", ["reco"])
 
 
 @pytest.mark.parametrize("scheme", [b"bearer", b"BEARER", b"Bearer"])
 def test_the_scheme_is_read_in_any_case(scheme: bytes) -> None:
-    assert gate().admit([scheme + b"  " + TOKEN.encode() + b" "]).name == "shop"
+    assert gate().admit(Bearer([scheme + b"  " + TOKEN.encode() + b" "])).name == "shop"
 
 
 def test_a_scope_opens_only_its_own_routes() -> None:
     ours = gate()
-    assert ours.admit([f"Bearer {ADMIN_TOKEN}".encode()], "admin").name == "ops"
+    assert ours.admit(Bearer([f"Bearer {ADMIN_TOKEN}".encode()]), "admin").name == "ops"
     with pytest.raises(NotPermitted):
-        ours.admit([f"Bearer {ADMIN_TOKEN}".encode()], "reco")
+        ours.admit(Bearer([f"Bearer {ADMIN_TOKEN}".encode()]), "reco")
     with pytest.raises(NotPermitted):
-        ours.admit([f"Bearer {TOKEN}".encode()], "admin")
+        ours.admit(Bearer([f"Bearer {TOKEN}".encode()]), "admin")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_scope_opens_only_its_own_routes() -> None:
 )
 def test_no_bearer_token_is_not_authenticated(headers: list[bytes]) -> None:
     with pytest.raises(NotAuthenticated):
-        gate().admit(headers)
+        gate().admit(Bearer(headers))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_no_bearer_token_is_not_authenticated(headers: list[bytes]) -> None:
 )
 def test_any_other_token_is_wrong(headers: list[bytes]) -> None:
     with pytest.raises(WrongToken):
-        gate().admit(headers)
+        gate().admit(Bearer(headers))
 
 
 @given(
@@ -69,7 +69,7 @@ def test_any_other_token_is_wrong(headers: list[bytes]) -> None:
 )
 def test_no_made_up_header_is_let_in(headers: list[bytes]) -> None:
     with pytest.raises((NotAuthenticated, WrongToken)):
-        gate().admit(headers)
+        gate().admit(Bearer(headers))
 
 
 def test_only_digests_are_kept() -> None:
@@ -80,12 +80,12 @@ def test_only_digests_are_kept() -> None:
 
 def test_a_name_may_hold_two_tokens_while_they_rotate() -> None:
     ours = gate(tokens=f"shop:{TOKEN},shop:{OTHER}")
-    assert {ours.admit([f"Bearer {token}".encode()]).name for token in (TOKEN, OTHER)} == {"shop"}
+    assert {ours.admit(Bearer([f"Bearer {token}".encode()])).name for token in (TOKEN, OTHER)} == {"shop"}
 
 
 def test_auth_off_lets_everybody_in_without_tokens() -> None:
     ours = Gate(load_settings({"auth": False}, env_file=None))
-    assert ours.admit([]) is ANYBODY
+    assert ours.admit(Bearer([])) is ANYBODY
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_file_of_tokens_is_read_with_comments_and_joins_the_variable(tmp_path:
     file = tmp_path / "tokens"
     file.write_text(f"# callers\n\napp:{OTHER}:reco|admin\n")
     ours = gate(tokens_file=file)
-    assert ours.admit([f"Bearer {OTHER}".encode()], "admin").name == "app"
-    assert ours.admit([f"Bearer {TOKEN}".encode()]).name == "shop"
+    assert ours.admit(Bearer([f"Bearer {OTHER}".encode()]), "admin").name == "app"
+    assert ours.admit(Bearer([f"Bearer {TOKEN}".encode()])).name == "shop"
 
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
@@ -134,20 +134,20 @@ def test_tokens_rotate_when_the_file_changes_and_survive_a_bad_one(tmp_path: Pat
 
     replace(file, f"app:{OTHER}\n")
     assert ours.refresh()
-    assert ours.admit([f"Bearer {OTHER}".encode()]).name == "app"
+    assert ours.admit(Bearer([f"Bearer {OTHER}".encode()])).name == "app"
     with pytest.raises(WrongToken):
-        ours.admit([f"Bearer {TOKEN}".encode()])
+        ours.admit(Bearer([f"Bearer {TOKEN}".encode()]))
 
     for unfit in ("app:short\n", "\n", "\xff\xfe"):
         replace(file, unfit)
         with pytest.raises(InputError):
             ours.refresh()
-        assert ours.admit([f"Bearer {OTHER}".encode()]).name == "app"
+        assert ours.admit(Bearer([f"Bearer {OTHER}".encode()])).name == "app"
         assert not ours.refresh()
     file.unlink()
     with pytest.raises(InputError):
         ours.refresh()
-    assert ours.admit([f"Bearer {OTHER}".encode()]).name == "app"
+    assert ours.admit(Bearer([f"Bearer {OTHER}".encode()])).name == "app"
 
 
 def replace(file: Path, text: str) -> None:

@@ -201,13 +201,13 @@ def test_too_old_and_too_many_are_counted_apart() -> None:
 
 def test_a_refusal_speaks_its_family_s_language_and_says_when_to_come_again() -> None:
     door = admission(cors_origins="https://shop")
-    headers, body = door.refusal("/reco/als/1", [(b"x-request-id", b"mine"), (b"origin", b"https://shop")])
+    headers, body = door.refusal("/reco/als/1", b"mine", b"https://shop")
     found = dict(headers)
     assert found[b"retry-after"] == b"1"
     assert found[b"x-request-id"] == b"mine"
     assert found[b"access-control-allow-origin"] == b"https://shop"
     assert int(found[b"content-length"]) == len(body)
     assert b'"error_key":"overloaded"' in body
-    headers, body = door.refusal("/v1/recommend", [])
+    headers, body = door.refusal("/v1/recommend")
     assert dict(headers)[b"content-type"] == b"application/problem+json"
     assert b"urn:reco:problem:overloaded" in body
