@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from models.build.assemble import Assembled, assemble
 from models.build.avatar_view import AvatarView, look
 from models.build.index import IndexChoice
 from models.build.recipes import RECIPES, Effort
-from models.build.steps import Steps, peak_memory_mb
+from models.build.side_by_side import OnTrial, at_once, settled, trained, tuned
+from models.build.steps import Steps
 from models.build.threads import threads_for
-from models.build.tune import tune, tuning_split
-from models.build.tuning import Trial
 from models.data.avatars import WithAvatars, add_avatars
 from models.data.dataset import Dataset
 from models.data.read import read_dataset
 from models.data.splits import Split, validation_split
 from models.evaluation.run import Evaluation, Examiner
+from models.forked import peak_memory_mb
 from models.ranker import config as ranker
 from models.trained import TrainedModel
 from service.bundle.reader import load_bundle
@@ -91,9 +91,6 @@ class Built:
         }
 
 
-OnTrial = Callable[[str, Trial[Any]], None]
-
-
 def build(
     order: Order,
     *,
@@ -127,25 +124,37 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
     ):
         split = validation_split(dataset, seed=order.seed)
     with steps.step("tune", f"{', '.join(names)} ({order.effort})"):
-        configs = _tuned(names, dataset, split, order, on_trial)
+        given = {name: order.configs[name] for name in names if name in order.configs}
+        configs = tuned(names, dataset, split, given, order.effort, seed=order.seed, on_trial=on_trial)
     with steps.step(
         "validate", f"{len(split.test):,} held-out events ({split.name}), through the serving line"
     ):
-        earlier = _trained(configs, split.train, order.seed, progress)
+        earlier = trained([split.train], [configs], seed=order.seed, progress=progress)[0]
         evaluations = _validated(split, earlier, list(earlier), order.seed, progress)
-    ranked: second_stage.Learned | str = "not wanted"
+    then = settled(configs, earlier)
+    before = "not wanted" if ranking is None else second_stage.earlier_moment(split, seed=order.seed)
+    past: dict[str, TrainedModel] | None = None
+    models: dict[str, TrainedModel] | None = None
+    if isinstance(before, Split) and at_once(dataset) > 1:  # else in turn: memory is dear
+        with steps.step("train", "on all events, and on those before the earlier moment"):
+            past, models = trained([before.train, dataset], [then, then], seed=order.seed, progress=progress)
+    ranked: second_stage.Learned | str = before if isinstance(before, str) else ""
     if ranking is not None:
         with steps.step("rank", "candidates of all models, by two earlier moments"):
-            ranked = _ranked(split, earlier, evaluations, configs, ranking, order, progress)
+            if isinstance(before, Split):
+                if past is None:
+                    past = trained([before.train], [then], seed=order.seed, progress=progress)[0]
+                ranked = _ranked(before, past, split, earlier, evaluations, ranking, order, progress)
             if isinstance(ranked, second_stage.Learned):
                 both = {**earlier, second_stage.NAME: ranked.honest}
                 evaluations |= _validated(split, both, [second_stage.NAME], order.seed, progress)
             elif second_stage.NAME in (order.models or ()):
                 raise InputError(f"--models {second_stage.NAME}: not with this data: {ranked}")
-    del earlier
+    del earlier, past
     default_model = best_model(evaluations)
     with steps.step("train", "on all events"):
-        models = _trained(configs, dataset, order.seed, progress)
+        if models is None:
+            models = trained([dataset], [then], seed=order.seed, progress=progress)[0]
         if isinstance(ranked, second_stage.Learned):
             models[second_stage.NAME] = ranked.model(dataset)
     with steps.step("bundle", "vectors, index, files"):
@@ -229,45 +238,19 @@ def _refuse_impossible(dataset: Dataset, path: Path) -> None:
         raise InputError(f"{path}: only {dataset.n_items} item: there is nothing to rank")
 
 
-def _tuned(
-    names: Sequence[str], dataset: Dataset, common: Split, order: Order, on_trial: OnTrial
-) -> dict[str, Any]:
-    configs = {}
-    for name in names:
-        given = order.configs.get(name)
-        effort: Effort = "off" if given is not None else order.effort
-
-        def told(trial: Trial[Any], name: str = name) -> None:
-            on_trial(name, trial)
-
-        split = tuning_split(name, dataset, common)
-        configs[name] = tune(name, split, effort, seed=order.seed, start=given, on_trial=told).config
-    return configs
-
-
-def _trained(
-    configs: Mapping[str, Any], dataset: Dataset, seed: int, progress: bool
-) -> dict[str, TrainedModel]:
-    return {
-        name: RECIPES[name].train(dataset, config, seed=seed, progress=progress)
-        for name, config in configs.items()
-    }
-
-
 def _ranked(
+    before: Split,
+    past: Mapping[str, TrainedModel],
     split: Split,
     models: Mapping[str, TrainedModel],
     evaluations: Mapping[str, Evaluation],
-    configs: Mapping[str, Any],
     config: ranker.Config,
     order: Order,
     progress: bool,
 ) -> second_stage.Learned | str:
-    def train(dataset: Dataset) -> Mapping[str, TrainedModel]:
-        return _trained(configs, dataset, order.seed, progress)
-
     quality = {name: found.metrics[CHOSEN_BY] for name, found in evaluations.items()}
-    return second_stage.learn(split, models, quality, train, config, seed=order.seed, progress=progress)
+    earlier, later = second_stage.Moment(before, past), second_stage.Moment(split, models)
+    return second_stage.learn(earlier, later, quality, config, seed=order.seed, progress=progress)
 
 
 def _validated(

@@ -68,6 +68,10 @@ def _as_fitted(fit: TrainedModel, _dataset: Dataset, _config: Any) -> TrainedMod
     return fit
 
 
+def _as_given(config: Any, _: TrainedModel) -> Any:
+    return config
+
+
 def _as_configured(fit: TrainedModel, dataset: Dataset, config: Any) -> TrainedModel:
     """An item-to-item fit with the configuration's own recency and width."""
     arrays = fit.arrays
@@ -89,7 +93,10 @@ class Recipe:
     examined as well. for_items: the trainer, where it is there for items without events: it is tuned on items
     held out, and need do for those alone. for_users: the trainer, where it can do for the users examined
     alone. rough: a cheaper fit that ranks configurations alike; it is examined in place of the one given, and
-    never kept. on_request: it is trained only where it is named, being dear, or there for comparison.
+    never kept. on_request: it is trained only where it is named, being dear, or there for comparison. forks: it
+    computes with arrays alone, so that it may be trained in a forked process (`models.forked`). settled: makes the
+    configuration for another moment of the same data, given what was trained at one: what that training found out
+    need not be found again.
     """
 
     config_type: type[Any]
@@ -106,6 +113,8 @@ class Recipe:
     for_users: ForUsers | None = None
     rough: Callable[[Any], Any] = _same
     on_request: bool = False
+    forks: bool = False
+    settled: Callable[[Any, TrainedModel], Any] = _as_given
 
 
 ROUGH_ITERATIONS = 8
@@ -303,6 +312,11 @@ def _sampled_axes(rates: tuple[float, ...]) -> tuple[Axis, ...]:
     )
 
 
+def _dssm_settled(config: DssmConfig, trained: TrainedModel) -> DssmConfig:
+    """The epochs that its held-out items said."""
+    return replace(config, epochs=config.epochs or max(1, int(trained.training["epochs_run"])))
+
+
 def _dssm_axes(_: Dataset) -> tuple[Axis, ...]:
     return (
         Axis("temperature", (0.05, 0.1, 0.2, 0.4, 1.0), (0.05, 0.2)),
@@ -341,6 +355,7 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: als.Config(),
         for_users=als.train,
         rough=lambda config: replace(config, iterations=min(config.iterations, ROUGH_ITERATIONS)),
+        forks=True,
     ),
     "knn": Recipe(
         item_knn.Config,
@@ -350,6 +365,7 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: item_knn.Config(),
         fit_of=lambda config: replace(config, history_half_life=None),
         refined=_as_configured,
+        forks=True,
     ),
     "ease": Recipe(
         ease.Config,
@@ -360,6 +376,7 @@ RECIPES: dict[str, Recipe] = {
         lacks=_ease_lacks,
         fit_of=lambda config: replace(config, history_half_life=None, width=config.width and WIDEST),
         refined=_as_configured,
+        forks=True,
     ),
     "transitions": Recipe(
         transitions.Config,
@@ -370,6 +387,7 @@ RECIPES: dict[str, Recipe] = {
         lacks=transitions.lacks,
         fit_of=lambda config: replace(config, history_half_life=None),
         refined=_as_configured,
+        forks=True,
     ),
     "userknn": Recipe(
         user_knn.Config,
@@ -379,6 +397,7 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: user_knn.Config(),
         lacks=_user_knn_lacks,
         for_users=user_knn.train,
+        forks=True,
     ),
     "content": Recipe(
         content.Config,
@@ -446,6 +465,7 @@ RECIPES: dict[str, Recipe] = {
         start=dssm.start_of,
         lacks=dssm.lacks,
         on_request=True,
+        settled=_dssm_settled,
     ),
     "sequence": Recipe(
         sequence.Config,

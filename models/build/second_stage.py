@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from models.build.assemble import assemble
 from models.data.dataset import Dataset
 from models.data.splits import Split, validation_split
+from models.forked import Answer, answers
 from models.ranker.config import Config
 from models.ranker.report import report
 from models.ranker.rows import Rows, Statics, joined, rows_of
@@ -33,9 +35,19 @@ STOPPED_BY = 1_000
 """Users of the later moment that say when to stop, and which features to keep."""
 SCOUTED = 2_000
 """Users of the earlier moment by whom features are chosen."""
+COARSER = 1.5
+"""How much larger steps are, and how many times fewer, while features are chosen."""
 MOST_FEATURES = 48
 """What a request has the time to compute."""
-Trainer = Callable[[Dataset], Mapping[str, TrainedModel]]
+_TOO_FEW = f"fewer than {LEAST_USERS} users have anything of what they went on to read among the candidates"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was known until then, `split.train`; what came after, `split.test`; models trained on the former."""
+
+    split: Split
+    models: Mapping[str, TrainedModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,18 @@ def lacks(models: Sequence[str], config: Config) -> str | None:
     return library_lacks(config)
 
 
+def earlier_moment(split: Split, *, seed: int) -> Split | str:
+    """Split once more what came before the later moment, or say in words what the data lacks for two of them."""
+    earlier = validation_split(split.train, seed=seed)
+    if min(_n_users(earlier), _n_users(split)) < LEAST_USERS:
+        return f"fewer than {LEAST_USERS} users to learn an order from"
+    return earlier
+
+
 def learn(
-    split: Split,
-    models: Mapping[str, TrainedModel],
+    earlier: Moment,
+    later: Moment,
     quality: Mapping[str, float],
-    train: Trainer,
     config: Config,
     *,
     seed: int,
@@ -88,31 +107,27 @@ def learn(
 ) -> Learned | str:
     """Learn to rank, or say in words what the data lacks for it.
 
-    Two moments: the sources trained on `split.train` (`models`) with what `split.test` holds, and, one split earlier,
-    sources trained by `train` on the train part of `split.train`'s own validation split with its held-out part. The
-    honest ranker learns from the earlier moment only; users of the later one say when to stop and which features to
-    keep. The final one learns from both, with as many trees. `quality`, by model, puts the best source first.
+    The honest ranker learns from the earlier moment only; users of the later one say when to stop and which features
+    to keep. The final one learns from both, with as many trees. `quality`, by model, puts the best source first.
     """
     config.check()
-    earlier = validation_split(split.train, seed=seed)
-    if min(_n_users(earlier), _n_users(split)) < LEAST_USERS:
-        return f"fewer than {LEAST_USERS} users to learn an order from"
-    sources = sources_of(models, quality, config)
-    with _live(earlier, train(earlier.train), seed) as live:
-        past = _rows(live, earlier, sources, config, seed=seed, progress=progress)
-    with _live(split, models, seed) as live:
-        recent = _rows(live, split, sources, config, seed=seed, progress=progress)
-        stop = _rows(live, split, sources, config, seed=seed + 1, whole=True)
-    if min(len(past.groups), len(recent.groups), len(stop.groups)) < LEAST_USERS:
-        return (
-            f"fewer than {LEAST_USERS} users have anything of what they went on to read among the candidates"
-        )
-    ranker = _chosen(past, stop, config, seed)
-    both = joined([past, recent]).only(ranker.names)
+    sources = sources_of(later.models, quality, config)
+    with _live(earlier, seed) as live:
+        past = _rows(live, earlier.split, sources, config, seed=seed, progress=progress)
+    with _live(later, seed) as live:
+        stop = _rows(live, later.split, sources, config, seed=seed + 1, whole=True)
+        if min(len(past.groups), len(stop.groups)) < LEAST_USERS:
+            return _TOO_FEW
+        names = _telling(past, stop, config, seed)
+        recent = _rows(live, later.split, sources, config, seed=seed, names=names, progress=progress)
+    if len(recent.groups) < LEAST_USERS:
+        return _TOO_FEW
+    past, stop = past.only(names), stop.only(names)
+    ranker = fit(past, config, seed=seed, stop=stop)
+    both = joined([past, recent])
     final = fit(both, config, seed=seed, rounds=ranker.rounds)
-    contributions = mean_contributions(final, stop)
-    honest = two_stage_model(ranker, _statics(split.train), sources, config, mean_contributions(ranker, stop))
-    return Learned(honest, final, sources, config, contributions, stop.only(final.names), len(both))
+    honest = two_stage_model(ranker, _statics(later.split.train), sources, config, {})
+    return Learned(honest, final, sources, config, mean_contributions(final, stop), stop, len(both))
 
 
 def write_report(learned: Learned, path: Path) -> None:
@@ -141,19 +156,29 @@ def sources_of(
     )
 
 
-def _chosen(past: Rows, stop: Rows, config: Config, seed: int) -> Ranker:
-    """Try all features, and all but those that say little more than which item it is; keep what tells the most."""
+def _telling(past: Rows, stop: Rows, config: Config, seed: int) -> list[str]:
+    """Try all features, and all but those that say little more than which item it is; name what tells the most.
+
+    Fewer users and coarser steps than the ranker's own do for that. Raises InputError where nothing tells anything.
+    """
     scouted = _some(past, SCOUTED, seed)
+    coarse = replace(
+        config,
+        learning_rate=min(1.0, COARSER * config.learning_rate),
+        rounds=max(1, round(config.rounds / COARSER)),
+        patience=max(1, round(config.patience / COARSER)),
+    )
+
+    def tried(names: Sequence[str]) -> Answer:
+        ranker = fit(scouted.only(names), coarse, seed=seed, stop=stop.only(names))
+        return Answer({"score": ranker.score, "names": list(telling(ranker, scouted, MOST_FEATURES))})
+
     plain = [name for name in past.names if not name.startswith("item:")]
-    tried = [
-        fit(scouted.only(names), config, seed=seed, stop=stop.only(names))
-        for names in (list(past.names), plain)
-    ]
-    best = max(tried, key=lambda ranker: ranker.score)
-    names = telling(best, scouted, MOST_FEATURES)
+    found = [one.facts for one in answers([partial(tried, names) for names in (past.names, plain)])]
+    names: list[str] = max(found, key=lambda facts: facts["score"])["names"]
     if not names:
         raise InputError("two_stage: no feature says anything of what is read next")
-    return fit(past.only(names), config, seed=seed, stop=stop.only(names))
+    return names
 
 
 def _some(rows: Rows, users: int, seed: int) -> Rows:
@@ -171,6 +196,7 @@ def _rows(
     *,
     seed: int,
     whole: bool = False,
+    names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Rows:
     return rows_of(
@@ -182,6 +208,7 @@ def _rows(
         max_users=STOPPED_BY if whole else config.max_users,
         negatives=1.0 if whole else config.negatives,
         seed=seed,
+        names=names,
         progress=progress,
     )
 
@@ -195,10 +222,10 @@ def _n_users(split: Split) -> int:
 
 
 @contextmanager
-def _live(split: Split, models: Mapping[str, TrainedModel], seed: int) -> Iterator[LiveBundle]:
-    """Take up a bundle of the split's train part; it is gone afterwards."""
+def _live(moment: Moment, seed: int) -> Iterator[LiveBundle]:
+    """Take up a bundle of the moment's models; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="reco-rank-") as folder:
         written = assemble(
-            Path(folder), split.train, models, default_model="popular", seed=seed, index="none"
+            Path(folder), moment.split.train, moment.models, default_model="popular", seed=seed, index="none"
         )
         yield go_live(load_bundle(written.path))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +31,3 @@ class Steps:
         """Seconds to two decimals, and their `total`."""
         rounded = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
         return {**rounded, "total": round(sum(self.seconds.values()), 2)}
-
-
-def peak_memory_mb() -> float:
-    """Tell the largest resident size of this process so far, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from models.progress import ticking
+from models.forked import Answer, answers, cores, shares
+from models.progress import advancing, ticking
 from service.bundle.ids import UNKNOWN
 from service.domain import Deadline, ItemFilter, ItemId, Plan, Query, Source, UserId
 from service.recommender.live import LiveBundle
@@ -19,6 +21,11 @@ from service.recommender.pipeline import recommend
 Cohort = Literal["warm", "fold_in", "cold"]
 COHORTS: tuple[Cohort, ...] = ("warm", "fold_in", "cold")
 SOURCES: tuple[Source, ...] = ("personal", "fold_in", "features", "segment_popular", "popular")
+
+_WORTH_FORKING = 400
+"""Users that are asked in as many processes as there are cores; fewer are asked sooner in this one."""
+_PARTS = 4
+"""Of the users, a core: those who are dear to answer stand together now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +70,93 @@ def replay(
 ) -> Replay:
     """Ask the serving line for k items for each user, without a deadline; `among` says which may be answered.
 
+    Many users are asked in forked processes, a core each: the answers are the same, `seconds` those of busy cores.
     Raises ModelNotFound.
     """
     model = live.resolve(plan.model).name
     users = list(user_ids)
+    parts = shares(len(users), _PARTS * cores() if len(users) >= _WORTH_FORKING else 1)
+
+    def ask(part: slice) -> Answer:
+        return _asked(live, plan, users[part], k, exclude_seen, among, progress and len(parts) == 1)
+
+    with advancing(f"replay {model}", len(parts), progress and len(parts) > 1) as advance:
+        found = answers([partial(ask, part) for part in parts], on_done=lambda *_: advance())
     # One object an item however often it is recommended: a million users' lists fit in memory.
-    interned: dict[ItemId, ItemId] = {}
+    all_ids = live.bundle.item_ids.take(np.arange(len(live.bundle.item_ids)))
     item_ids: list[list[ItemId]] = []
     sources: list[Source] = []
     top_ups: list[Source] = []
     degraded: list[tuple[str, ...]] = []
-    n_personal = np.empty(len(users), np.int64)
-    seconds = np.empty(len(users), np.float64)
-    for place, user_id in enumerate(ticking(users, f"replay {model}", progress)):
+    for one in found:
+        listed = [all_ids[row] for row in one.arrays["items"].tolist()]
+        ends = one.arrays["lengths"].cumsum().tolist()
+        item_ids += [listed[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+        sources += [SOURCES[code] for code in one.arrays["sources"].tolist()]
+        top_ups += [SOURCES[code] for code in one.arrays["top_ups"].tolist()]
+        stages = [tuple(names) for names in one.facts]
+        degraded += [stages[code] for code in one.arrays["degraded"].tolist()]
+    return Replay(
+        model,
+        k,
+        users,
+        item_ids,
+        sources,
+        top_ups,
+        _joined(found, "n_personal", np.int64),
+        cohorts_of(live, model, users),
+        degraded,
+        _joined(found, "seconds", np.float64),
+    )
+
+
+def _asked(
+    live: LiveBundle,
+    plan: Plan,
+    users: Sequence[UserId],
+    k: int,
+    exclude_seen: bool,
+    among: ItemFilter | None,
+    progress: bool,
+) -> Answer:
+    """Ask for some users, one after the other. Their items as rows of the catalogue, the rest as codes.
+
+    facts: the tuples of stages that `degraded` is coded by.
+    """
+    lists: list[list[ItemId]] = []
+    codes = np.empty((3, len(users)), np.int32)
+    stages: dict[tuple[str, ...], int] = {}
+    n_personal, seconds = np.empty(len(users), np.int64), np.empty(len(users), np.float64)
+    for place, user_id in enumerate(ticking(users, "replay", progress)):
         query = Query(user_id, k, filter=among, exclude_seen=exclude_seen)
         deadline = Deadline.none()
         started = time.perf_counter()
         slate = recommend(query, plan, live, deadline)
         seconds[place] = time.perf_counter() - started
-        item_ids.append([interned.setdefault(item, item) for item in slate.item_ids])
-        sources.append(slate.source)
-        top_ups.append(slate.top_up)
-        degraded.append(slate.degraded)
+        lists.append(slate.item_ids)
+        codes[:, place] = (
+            SOURCES.index(slate.source),
+            SOURCES.index(slate.top_up),
+            stages.setdefault(slate.degraded, len(stages)),
+        )
         n_personal[place] = slate.n_personal
-    cohorts = cohorts_of(live, model, users)
-    return Replay(model, k, users, item_ids, sources, top_ups, n_personal, cohorts, degraded, seconds)
+    rows = live.bundle.item_ids.rows_of([item for items in lists for item in items])
+    return Answer(
+        list(stages),
+        {
+            "items": rows,
+            "lengths": np.array([len(items) for items in lists], np.int64),
+            "sources": codes[0],
+            "top_ups": codes[1],
+            "degraded": codes[2],
+            "n_personal": n_personal,
+            "seconds": seconds,
+        },
+    )
+
+
+def _joined(found: Sequence[Answer], name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *(one.arrays[name] for one in found)])
 
 
 def cohorts_of(live: LiveBundle, model_name: str, user_ids: Sequence[UserId]) -> list[Cohort]:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from models.data.dataset import Dataset
-from models.progress import ticking
+from models.forked import Answer, answers, cores, shares
+from models.progress import advancing
 from service.bundle.two_stage import SourceSpec
 from service.recommender.filters import Eligible
 from service.recommender.live import LiveBundle
 from service.recommender.ranking.features import FeatureMaker, FeatureSettings, Static
 from service.recommender.ranking.gather import Gatherer
 from service.recommender.user_state import UserState
+
+_WORTH_FORKING = 200
+"""Users; fewer are asked sooner in this process."""
+_PARTS = 2
+"""Of the users, a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,8 @@ def rows_of(
 
     `live` was built from events before `later`'s, whose rows are those of its ids. What a user read is 1, the rest of
     their pool 0, of which a seeded share `negatives` is kept. Users without a history, or with nothing of what they
-    went on to read in their pool, teach no order and are left out. Of more than `max_users` a seeded sample is asked.
+    went on to read in their pool, teach no order and are left out. Of more than `max_users` a seeded sample is asked;
+    many are asked in forked processes.
     """
     retrievers = {name: model.retriever for name, model in live.models.items() if name != "default"}
     gatherer = Gatherer(retrievers, sources, n_candidates)
@@ -101,13 +110,42 @@ def rows_of(
         gatherer.sources, None if names is None else tuple(names), statics.items, statics.users
     )
     maker = FeatureMaker(live.bundle, retrievers, settings)
-    random = np.random.default_rng(seed)
     read = later.matrix(binary=True)
     users = np.flatnonzero(np.diff(read.indptr) > 0)
     if len(users) > max_users:
-        users = np.sort(random.choice(users, max_users, replace=False))
-    features, labels, groups, kept_users, relevant = [], [], [], [], []
-    for row in ticking(users.tolist(), "pools", progress):
+        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+
+    def ask(part: slice) -> Answer:
+        return _asked(live, gatherer, maker, read, users[part], negatives, seed)
+
+    parts = shares(len(users), _PARTS * cores() if len(users) >= _WORTH_FORKING else 1)
+    with advancing("pools", len(parts), progress) as advance:
+        found = answers([partial(ask, part) for part in parts], on_done=lambda *_: advance())
+    nothing = Rows(
+        maker.names,
+        np.empty((0, len(maker.names)), np.float32),
+        np.empty(0, np.float32),
+        np.empty(0, np.int64),
+        np.empty(0, np.int32),
+        np.empty(0, np.int64),
+    )
+    return joined([nothing, *(Rows(maker.names, **one.arrays) for one in found)])
+
+
+def _asked(
+    live: LiveBundle,
+    gatherer: Gatherer,
+    maker: FeatureMaker,
+    read: sp.csr_matrix,
+    users: npt.NDArray[np.int64],
+    negatives: float,
+    seed: int,
+) -> Answer:
+    """Ask for some users. What a user's share of negatives is depends on the seed and the user alone."""
+    width = len(maker.names)
+    features, labels = [np.empty((0, width), np.float32)], [np.empty(0, np.float32)]
+    groups, kept_users, relevant = [], [], []
+    for row in users.tolist():
         history = live.bundle.history_of(row)
         truth = np.setdiff1d(read.indices[read.indptr[row] : read.indptr[row + 1]], history)
         if len(history) == 0 or len(truth) == 0:
@@ -117,21 +155,20 @@ def rows_of(
         if pool is None:
             continue
         positive = np.isin(pool.item_rows, truth)
-        lottery = random.random(len(pool))
         if not positive.any():
             continue
-        kept = positive | (lottery < negatives)
+        kept = positive | (np.random.default_rng((seed, row)).random(len(pool)) < negatives)
         features.append(maker.of(user, pool)[kept])
         labels.append(positive[kept].astype(np.float32))
         groups.append(int(kept.sum()))
         kept_users.append(row)
         relevant.append(len(truth))
-    width = len(maker.names)
-    return Rows(
-        maker.names,
-        np.concatenate(features) if features else np.empty((0, width), np.float32),
-        np.concatenate(labels) if labels else np.empty(0, np.float32),
-        np.array(groups, np.int64),
-        np.array(kept_users, np.int32),
-        np.array(relevant, np.int64),
+    return Answer(
+        arrays={
+            "features": np.concatenate(features),
+            "labels": np.concatenate(labels),
+            "groups": np.array(groups, np.int64),
+            "user_rows": np.array(kept_users, np.int32),
+            "relevant": np.array(relevant, np.int64),
+        }
     )

@@ -162,6 +162,30 @@ def test_the_earlier_moment_is_before_the_later_one(world: World) -> None:
         assert len(first) == 0 or len(second) == 0 or first.max() < second.min()
 
 
+def test_one_core_and_two_end_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches, trainings, pools and replays, forked or not; enough users that all of them are."""
+    data = write_events(tmp_path / "data", 420)
+    ends = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+        heard: list[str] = []
+        order = Order(
+            data=data,
+            out=tmp_path / f"artifacts-{len(cores)}",
+            models=("als", *SOURCES, second_stage.NAME),
+            configs={second_stage.NAME: FAST},
+        )
+
+        def hear(name: str, _: object, heard: list[str] = heard) -> None:
+            heard.append(name)
+
+        built = build(order, progress=False, on_trial=hear)
+        metrics = {name: found.metrics for name, found in built.evaluations.items()}
+        ends.append((built.bundle_id, built.configs, metrics, sorted(heard)))
+    assert ends[0] == ends[1]
+    assert isinstance(built.ranker, second_stage.Learned)
+
+
 def test_too_few_users_teach_no_order(tmp_path: Path) -> None:
     data = write_events(tmp_path / "few", 60)
     order = Order(data=data, out=tmp_path / "artifacts", models=(*SOURCES, second_stage.NAME), effort="off")
