@@ -1,8 +1,8 @@
 """A loader: the process that loads one bundle, proves it, and forks the workers that serve it.
 
 The parent starts one for each bundle. Native code that a crafted file brings down, or never to an end, costs a loader
-and nothing else. The loading runs in a thread at the lowest priority, so that it takes the processor time that
-requests leave over; the thread has ended, and with it the priority, when the first worker is forked. All workers of a
+and nothing else. The loading runs in a thread of low priority, so that it takes the processor time that requests leave
+over (and a tenth of it where they leave none over); the thread has ended, and with it the priority, when the first worker is forked. All workers of a
 bundle, the first and the one that replaces a dead one days later, share the memory of its one loading.
 
 A worker is no child of its loader: it is forked twice, and falls to the parent, which has declared itself its
@@ -44,7 +44,8 @@ from service.telemetry import MULTIPROCESS_DIR
 LOADER, WORKER = "reco-loader", "reco-worker"
 """What processes are called in `ps` (`/proc/PID/comm`)."""
 _PR_SET_CHILD_SUBREAPER = 36
-_LOWEST = 19
+_NICENESS = 10
+"""Beside threads of the usual niceness, one of 10 gets a tenth of a busy processor: loading ends under any load."""
 _FORK_S = 30.0
 """A loader at rest forks within milliseconds; one that has not by then is lost."""
 _MESSAGE_BYTES = 1 << 16
@@ -320,7 +321,7 @@ def _load_beside(job: Job, link: socket.socket) -> LiveBundle | None:
 
 def _load(job: Job) -> LiveBundle:
     if not job.first:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
     # What a stage costs is judged by this thread's processor time: others take their turns in between.
     live = go_live(load_bundle(job.path), retriever=job.settings.retriever, clock=time.thread_time)
     if job.first:

@@ -49,7 +49,7 @@ def test_a_token_is_asked_for_but_never_shown(live: LiveBundle) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         settings = load_settings({"tokens": "me:" + "k3y" * 20}, env_file=None)
-        line = ready_line(settings, live, listener, [], 1)
+        line = ready_line(settings, Loaded.of(live), listener, [], 1)
     assert "curl -H 'Authorization: Bearer TOKEN' " in line
     assert "k3y" not in line
 
