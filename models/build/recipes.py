@@ -265,7 +265,7 @@ def _train_sequence(dataset: Dataset, config: Any, *, seed: int, progress: bool 
 def _sequence_axes(_: Dataset) -> tuple[Axis, ...]:
     return (
         Axis("dropout", (0.1, 0.2, 0.3, 0.4, 0.5)),
-        Axis("learning_rate", (5e-4, 1e-3, 2e-3, 4e-3)),
+        Axis("learning_rate", (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)),
         Axis("block", ("attention", "gated"), ("gated",)),
         Axis("dim", (32, 64, 128)),
         Axis("blocks", (1, 2, 3)),
@@ -297,7 +297,7 @@ def _neumf_axes(_: Dataset) -> tuple[Axis, ...]:
 def _lightgcn_axes(_: Dataset) -> tuple[Axis, ...]:
     return (
         Axis("layers", (1, 2, 3, 4)),
-        Axis("learning_rate", (0.003, 0.01, 0.03)),
+        Axis("learning_rate", (0.003, 0.01, 0.03, 0.1)),
         Axis("dim", (32, 64, 128)),
         Axis("regularization", (0.0, 1e-6, 1e-5, 1e-4, 1e-3)),
     )

@@ -17,7 +17,7 @@ from models.data.dataset import Dataset
 from models.lightgcn.config import Config, refuse_impossible
 from models.lightgcn.graph import Graph, smoothed
 from models.towers.held_out_items import held_out
-from models.towers.item_softmax import full_softmax
+from models.towers.item_softmax import sets_softmax
 from models.towers.loop import Schedule, fit, seeded
 from models.towers.resumable import resumable
 from models.trained import TrainedModel
@@ -36,7 +36,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     pairs = held_out(dataset, seed=seed)
     graph = Graph(pairs.learned, config.layers)
     network = _FirstVectors(graph, config.dim, seed)
-    objective = _Objective(network, graph, config)
+    objective = _Objective(network, graph, pairs.learned, config)
 
     def validate() -> float:
         return float(ndcg(_model(graph, network, config), pairs.exam).mean())
@@ -75,30 +75,44 @@ class _FirstVectors(nn.Module):
 
 
 class _Objective:
-    """Smooth all vectors once a step, then compare the step's pairs."""
+    """Smooth all vectors once a step, then compare the step's users or pairs."""
 
-    def __init__(self, network: _FirstVectors, graph: Graph, config: Config) -> None:
-        self._network, self._graph, self._config = network, graph, config
+    def __init__(self, network: _FirstVectors, graph: Graph, learned: sp.csr_matrix, config: Config) -> None:
+        self._network, self._graph, self._learned, self._config = network, graph, learned, config
 
     def of(self, batch: tuple[npt.NDArray[np.int64], ...]) -> Tensor:
-        users, read, drawn = (torch.from_numpy(part) for part in batch)
         first, n_users = self._network.vectors, self._graph.n_users
         final = smoothed(first, self._graph)
-        vectors, items = final[:n_users][users], final[n_users:]
-        touched = [first[users], first[n_users + read]]
+        users, items = final[:n_users], final[n_users:]
         if self._config.loss == "softmax":
-            loss = full_softmax(vectors, items, read)
+            (rows,) = batch
+            own = self._learned[rows]
+            loss = sets_softmax(users[torch.from_numpy(rows)], items, own)
+            # How often a pair's ends are touched, as shares of the pairs.
+            of_users, of_items = (np.asarray(own.sum(axis=axis)).ravel() / max(own.nnz, 1) for axis in (1, 0))
+            squares = _weighted(first[:n_users][torch.from_numpy(rows)], of_users)
+            squares = squares + _weighted(first[n_users:], of_items)
         else:
-            touched.append(first[n_users + drawn])
-            margin = (vectors * (items[read] - items[drawn])).sum(1)
+            drawers, read, drawn = (torch.from_numpy(part) for part in batch)
+            margin = (users[drawers] * (items[read] - items[drawn])).sum(1)
             loss = functional.softplus(-margin).mean()
-        squares = torch.stack([part.square().sum() for part in touched]).sum() / len(users)
+            touched = [first[drawers], first[n_users + read], first[n_users + drawn]]
+            squares = torch.stack([part.square().sum() for part in touched]).sum() / len(drawers)
         return loss + self._config.regularization * squares
+
+
+def _weighted(vectors: Tensor, weights: npt.NDArray[np.float64]) -> Tensor:
+    """Weighted sum of squared norms."""
+    return vectors.square().sum(1) @ torch.from_numpy(weights.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """One epoch: pairs drawn evenly among all, and an item that the user did not read for each."""
+    """One epoch. By softmax a step is of some users, drawn anew, or of all where they are no more than `users`: then
+    its gradient is exact. That matters, because Adam makes the steps of all vectors alike in size, so that vectors of
+    which a sample of pairs says little would be moved by its noise alone. By BPR a step is of pairs drawn evenly
+    among all, and an item that the user did not read for each.
+    """
 
     learned: sp.csr_matrix
     config: Config
@@ -108,7 +122,13 @@ class _Steps:
         return self.config.steps
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.int64], ...]]:
-        owner = np.repeat(np.arange(self.learned.shape[0]), np.diff(self.learned.indptr))
+        n_users = self.learned.shape[0]
+        if self.config.loss == "softmax":
+            for _ in range(self.config.steps):
+                some = self.generator.permutation(n_users)[: self.config.users]
+                yield (np.sort(some).astype(np.int64),)
+            return
+        owner = np.repeat(np.arange(n_users), np.diff(self.learned.indptr))
         n_items = self.learned.shape[1]
         keys = owner * np.int64(n_items) + self.learned.indices
         for _ in range(self.config.steps):

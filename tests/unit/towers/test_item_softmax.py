@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
+import scipy.sparse as sp
 from with_torch import torch
 
-from models.towers.item_softmax import full_softmax, sampled_softmax
+from models.towers.item_softmax import full_softmax, sampled_softmax, sets_softmax
 
 
 def example(rows: int = 1300, items: int = 37) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,6 +23,30 @@ def test_the_fused_softmax_has_the_value_and_gradients_of_cross_entropy() -> Non
 
     torch.testing.assert_close(ours, theirs)
     for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-6, rtol=1e-4)
+
+
+def test_rows_far_from_the_origin_overflow_nothing() -> None:
+    vectors, items, targets = example(rows=50)
+    ours = full_softmax(100.0 * vectors, items, targets)
+    theirs = torch.nn.functional.cross_entropy(100.0 * vectors @ items.T, targets)
+    found = torch.autograd.grad(ours, (vectors, items))
+    wanted = torch.autograd.grad(theirs, (vectors, items))
+    torch.testing.assert_close(ours, theirs)
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-4, rtol=1e-4)
+
+
+def test_the_softmax_of_sets_is_that_of_their_pairs() -> None:
+    vectors, items, _ = example()  # more rows than are scored at once
+    sets = sp.random(1300, 37, density=0.2, random_state=3, format="csr", dtype=np.float32)
+    sets.data[:] = 1.0
+    rows, wanted = (torch.from_numpy(part.astype(np.int64)) for part in sets.nonzero())
+    ours = sets_softmax(vectors, items, sets)
+    theirs = full_softmax(vectors[rows], items, wanted)
+    torch.testing.assert_close(ours, theirs)
+    found = torch.autograd.grad(2.0 * ours, (vectors, items))
+    for mine, its in zip(found, torch.autograd.grad(2.0 * theirs, (vectors, items)), strict=True):
         torch.testing.assert_close(mine, its, atol=1e-6, rtol=1e-4)
 
 
