@@ -104,3 +104,13 @@ def top(
     scores: _Floats, n: int, excluded: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_] | None, /
 ) -> tuple[_Rows, _Floats]:
     """Places of the best n scores, best first (of equal ones the lower), and the scores; -inf is never among them."""
+
+def first_eligible(
+    items: _Rows, scores: _Floats, begin: int, end: int, n: int, excluded: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_] | None, /,
+) -> tuple[_Rows, _Floats]:  # fmt: skip
+    """Of items[begin:end], in their order, the first n that may be shown, and their scores.
+
+    excluded: int32 rows that may not. mask: (n_rows,), True for rows that may; None: all. Raises TypeError and
+    ValueError for arrays and places that don't fit.
+    """

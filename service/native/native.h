@@ -67,5 +67,6 @@ PyObject *new_array(Py_ssize_t length, int type);
 
 extern PyTypeObject ScanType, SumsType, ForestType;
 PyObject *top(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
+PyObject *first_eligible(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 
 #endif
