@@ -4,6 +4,9 @@ The client notices nothing: its connection goes on with whatever it sent, which 
 idle connections instead would, now and then, cut one that a request is just travelling on, and would cost each client
 a new handshake.
 
+What users did that a store outside has not taken yet (it is away) goes before them, so that the next answer knows of
+it.
+
 Both ends of a slot's channel are the parent's, as its listening socket is: what was sent to a successor that died is
 taken up by the next one.
 """
@@ -12,15 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+
+import orjson
 
 from service.serving.protocol import BoundedProtocol, ServingState
+from service.state.history import ByUser
 
 _STEP_S = 0.001
 _AT_ONCE = 64
-MAIN, ADMIN = b"m", b"a"
-"""Which server a connection belongs to: the first byte of its message. The second: whether an answer went over it."""
+_USERS_AT_ONCE = 16
+_MESSAGE_BYTES = 1 << 20
+MAIN, ADMIN, HISTORIES = b"m", b"a", b"h"
+"""First byte of a message. A connection, by its server; the second byte tells whether a request came over it. Or users'
+histories: JSON, [[user, [item, …]], …].
+"""
 
 
 async def hand_over(
@@ -45,6 +56,25 @@ async def hand_over(
     return sent
 
 
+async def leave_histories(histories: ByUser, channel: socket.socket, limit_s: float) -> int:
+    """Send what a store has not taken; returns of how many users it could not be sent within `limit_s` seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limit_s
+    users = iter(histories.items())
+    while some := list(itertools.islice(users, _USERS_AT_ONCE)):
+        message = HISTORIES + orjson.dumps(some)
+        while True:
+            try:
+                channel.send(message)
+            except OSError:  # full
+                if loop.time() >= until:
+                    return len(some) + sum(1 for _ in users)
+                await asyncio.sleep(_STEP_S)
+            else:
+                break
+    return 0
+
+
 def _send(kind: bytes, connection: BoundedProtocol, channel: socket.socket) -> bool:
     transport = connection.transport
     transport.pause_reading()
@@ -63,9 +93,14 @@ def _send(kind: bytes, connection: BoundedProtocol, channel: socket.socket) -> b
 class Intake:
     """The successor's side."""
 
-    def __init__(self, channel: socket.socket, makers: Mapping[bytes, Callable[[], BoundedProtocol]]) -> None:
-        """`channel`: non-blocking. `makers`: kind of server -> what makes a protocol of it."""
-        self._channel, self._makers = channel, makers
+    def __init__(
+        self,
+        channel: socket.socket,
+        makers: Mapping[bytes, Callable[[], BoundedProtocol]],
+        take_up: Callable[[ByUser], None],
+    ) -> None:
+        """`channel`: non-blocking. `makers`: kind of server -> what makes a protocol of it. `take_up`: histories."""
+        self._channel, self._makers, self._take_up = channel, makers, take_up
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -83,30 +118,26 @@ class Intake:
     def take(self) -> None:
         """Take up what waits in the channel."""
         loop = asyncio.get_running_loop()
-        for kind, used, connection in self._arrived():
-            task = loop.create_task(self._go_on(kind, used=used, connection=connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _arrived(self) -> Iterator[tuple[bytes, bool, socket.socket]]:
         for _ in range(_AT_ONCE):
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._channel, 2, 1)
+                message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_BYTES, 1)
             except BlockingIOError:
                 return
+            if message[:1] == HISTORIES:
+                self._take_up({user: tuple(items) for user, items in orjson.loads(message[1:])})
             for descriptor in descriptors:
-                connection = socket.socket(fileno=descriptor)
-                connection.setblocking(False)
-                yield message[:1], message[1:] == b"1", connection
+                task = loop.create_task(self._go_on(message[:1], descriptor, used=message[1:] == b"1"))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _go_on(self, kind: bytes, *, used: bool, connection: socket.socket) -> None:
-        made: list[BoundedProtocol] = []
+    async def _go_on(self, kind: bytes, descriptor: int, *, used: bool) -> None:
+        connection = socket.socket(fileno=descriptor)
+        connection.setblocking(False)
 
         def make() -> BoundedProtocol:
             protocol = self._makers[kind]()
             if used:
                 protocol.go_on()
-            made.append(protocol)
             return protocol
 
         with contextlib.suppress(OSError):  # the client has gone meanwhile

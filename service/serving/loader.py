@@ -2,8 +2,9 @@
 
 The parent starts one for each bundle. Native code that a crafted file brings down, or never to an end, costs a loader
 and nothing else. The loading runs in a thread of low priority, so that it takes the processor time that requests leave
-over (and a tenth of it where they leave none over); the thread has ended, and with it the priority, when the first worker is forked. All workers of a
-bundle, the first and the one that replaces a dead one days later, share the memory of its one loading.
+over (and a tenth of it where they leave none over); the thread has ended, and with it the priority, when the first
+worker is forked. All workers of a bundle, the first and the one that replaces a dead one days later, share the memory
+of its one loading.
 
 A worker is no child of its loader: it is forked twice, and falls to the parent, which has declared itself its
 descendants' reaper (Linux). So the parent learns of every worker's end, whatever has become of the loader.

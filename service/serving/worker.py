@@ -20,11 +20,13 @@ from service.api.services import Services
 from service.app import create_admin_app, create_app
 from service.serving import protocol
 from service.serving.drain import begin_closing, close_port, finish_connections
-from service.serving.handover import ADMIN, MAIN, Intake, hand_over
+from service.serving.handover import ADMIN, MAIN, Intake, hand_over, leave_histories
 from service.serving.listeners import BACKLOG
 from service.serving.protocol import BoundedProtocol, ServingState, sweep
 from service.serving.reload import Published, Reloader
 from service.settings import Settings
+from service.state.history import ByUser
+from service.state.stored import StoredHistory
 
 READY, WORN, LEFT = b"r", b"w", b"l"
 """What a worker tells its parent: it accepts connections; it has served RECO_MAX_REQUESTS; it made way for its
@@ -145,7 +147,8 @@ class WorkerServer(uvicorn.Server):
         if seat.admin:
             await self._open_admin()
         if seat.hand_in is not None:
-            self._intake = Intake(seat.hand_in, {MAIN: self._make_protocol, ADMIN: self._make_admin})
+            makers = {MAIN: self._make_protocol, ADMIN: self._make_admin}
+            self._intake = Intake(seat.hand_in, makers, self._take_up)
             self._intake.open()
         seat.tell(READY)
 
@@ -177,6 +180,8 @@ class WorkerServer(uvicorn.Server):
                 self._intake.take()
                 await self._intake.settled()
         cut = await finish_connections(self.server_state, settings.drain_s)
+        if self._retiring:
+            await self._leave_histories()  # what came with the requests that were under way
         if cut:
             services.log.event(
                 time.time(), "ERROR", "requests were cut: RECO_DRAIN_S has passed", requests=cut
@@ -200,10 +205,27 @@ class WorkerServer(uvicorn.Server):
         for listener in self._listeners:
             listener.close()
         await asyncio.sleep(0)  # those accepted last are made known
+        await self._leave_histories()
         if self._seat.hand_out is not None:
             states = {MAIN: self.server_state, ADMIN: self._admin_state}
             await hand_over(states, self._seat.hand_out, _HAND_OVER_S, lambda: self._told_to_end)
         self._seat.tell(LEFT)
+
+    async def _leave_histories(self) -> None:
+        """Leave to the successor what the store of histories has not taken."""
+        history, channel = self._services.history, self._seat.hand_out
+        if not isinstance(history, StoredHistory) or channel is None or self._told_to_end:
+            return
+        unsent = await leave_histories(history.waiting(), channel, _HAND_OVER_S)
+        if unsent:
+            self._services.log.event(
+                time.time(), "ERROR", "histories that were not saved are lost", users=unsent
+            )
+
+    def _take_up(self, histories: ByUser) -> None:
+        history = self._services.history
+        if isinstance(history, StoredHistory):
+            history.take_up(histories)
 
     @property
     def _services(self) -> Services:

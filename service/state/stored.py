@@ -145,6 +145,14 @@ class StoredHistory:
             if not await self._save(self._only_new(some)):
                 self._counts.deferred += count
 
+    def waiting(self) -> ByUser:
+        """What the store has not taken yet: a process that ends leaves it to its successor."""
+        return self._unsaved.first(self._unsaved.n_items)
+
+    def take_up(self, histories: ByUser) -> None:
+        """Keep, until the store takes it, what a predecessor could not save. Taking it up twice changes nothing."""
+        self._counts.lost += self._unsaved.add(histories)
+
     def _only_new(self, histories: ByUser) -> dict[UserId, Items]:
         return {user_id: items for user_id in histories if (items := self._unsaved.of(user_id))}
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 from asking import WARM, asked, report
+from factories import tiny_dataset, trained_models, write_tiny_bundle
 from redis_at import Proxy, RedisServer, proxied, redis_server
 from served import Served, served, wait_for
+
+from service.bundle.store import ArtifactStore
 
 HISTORY = "history"
 
@@ -47,6 +50,35 @@ def degraded(service: Served) -> bool:
     _, _, lacks = asked(service, WARM)
     assert lacks in (None, HISTORY)
     return lacks == HISTORY
+
+
+def test_what_redis_has_not_taken_is_known_after_a_reload(server: RedisServer, tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    ids = [
+        write_tiny_bundle(root, dataset=data, models=trained_models(data), publish=seed == 7).name
+        for seed, data in ((seed, tiny_dataset(seed=seed)) for seed in (7, 8))
+    ]
+    env = {
+        "RECO_HISTORY": "redis", "RECO_REDIS_URL": server.url, "RECO_EVENTS_DIR": str(tmp_path / "events"),
+        "RECO_REDIS_TIMEOUT_MS": "5000",
+    }  # fmt: skip
+    with served(root, tmp_path, "--workers", "1", env=env) as service:
+        item = asked(service, WARM)[0][0]
+        server.kill()
+        report(service, WARM, item)
+        for wanted in (ids[1], ids[0]):
+            before = service.counted("reco_reload_total").get('{result="ok"}', 0)
+            ArtifactStore(root).publish(wanted)
+            wait_for(
+                lambda before=before: service.counted("reco_reload_total").get('{result="ok"}', 0) > before,
+                "the reload",
+            )
+            items, _, lacks = asked(service, WARM)
+            assert lacks == HISTORY
+            assert item not in items
+        server.start()
+        wait_for(lambda: not degraded(service), "Redis")
+        wait_for(known(service, item), "what waited to be saved")
 
 
 def known(service: Served, item: int) -> Callable[[], bool]:
