@@ -133,28 +133,33 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
         evaluations = _validated(split, earlier, list(earlier), order.seed, progress)
     then = settled(configs, earlier)
     before = "not wanted" if ranking is None else second_stage.earlier_moment(split, seed=order.seed)
-    past: dict[str, TrainedModel] | None = None
-    models: dict[str, TrainedModel] | None = None
+    ahead: list[dict[str, TrainedModel]] | None = None
     if isinstance(before, Split) and at_once(dataset) > 1:  # else in turn: memory is dear
         with steps.step("train", "on all events, and on those before the earlier moment"):
-            past, models = trained([before.train, dataset], [then, then], seed=order.seed, progress=progress)
+            ahead = trained([before.train, dataset], [then, then], seed=order.seed, progress=progress)
     ranked: second_stage.Learned | str = before if isinstance(before, str) else ""
     if ranking is not None:
         with steps.step("rank", "candidates of all models, by two earlier moments"):
             if isinstance(before, Split):
-                if past is None:
-                    past = trained([before.train], [then], seed=order.seed, progress=progress)[0]
-                ranked = _ranked(before, past, split, earlier, evaluations, ranking, order, progress)
+
+                def past() -> Mapping[str, TrainedModel]:
+                    if ahead is not None:
+                        return ahead[0]
+                    return trained([before.train], [then], seed=order.seed, progress=progress)[0]
+
+                quality = {name: found.metrics[CHOSEN_BY] for name, found in evaluations.items()}
+                ranked = second_stage.learn(
+                    before, past, split, earlier, quality, ranking, seed=order.seed, progress=progress
+                )
             if isinstance(ranked, second_stage.Learned):
                 both = {**earlier, second_stage.NAME: ranked.honest}
                 evaluations |= _validated(split, both, [second_stage.NAME], order.seed, progress)
             elif second_stage.NAME in (order.models or ()):
                 raise InputError(f"--models {second_stage.NAME}: not with this data: {ranked}")
-    del earlier, past
+    del earlier
     default_model = best_model(evaluations)
     with steps.step("train", "on all events"):
-        if models is None:
-            models = trained([dataset], [then], seed=order.seed, progress=progress)[0]
+        models = ahead[1] if ahead else trained([dataset], [then], seed=order.seed, progress=progress)[0]
         if isinstance(ranked, second_stage.Learned):
             models[second_stage.NAME] = ranked.model(dataset)
     with steps.step("bundle", "vectors, index, files"):
@@ -236,21 +241,6 @@ def _refuse_impossible(dataset: Dataset, path: Path) -> None:
         raise InputError(f"{path}: no interactions: there is nothing to learn from")
     if dataset.n_items < 2:
         raise InputError(f"{path}: only {dataset.n_items} item: there is nothing to rank")
-
-
-def _ranked(
-    before: Split,
-    past: Mapping[str, TrainedModel],
-    split: Split,
-    models: Mapping[str, TrainedModel],
-    evaluations: Mapping[str, Evaluation],
-    config: ranker.Config,
-    order: Order,
-    progress: bool,
-) -> second_stage.Learned | str:
-    quality = {name: found.metrics[CHOSEN_BY] for name, found in evaluations.items()}
-    earlier, later = second_stage.Moment(before, past), second_stage.Moment(split, models)
-    return second_stage.learn(earlier, later, quality, config, seed=order.seed, progress=progress)
 
 
 def _validated(

@@ -119,6 +119,8 @@ class Recipe:
 
 ROUGH_ITERATIONS = 8
 """Of ALS while it is tuned: most of the fit, in half the time."""
+_DSSM_AGAIN = 0.4
+"""Of a training's time: what `models.dssm.training` keeps for training again with what was held out."""
 WIDEST = 800
 """EASE weights kept of a row, at most, where not all are."""
 _RECENCY = (None, 100, 50, 20, 10, 5, 3, 2, 1)
@@ -313,8 +315,11 @@ def _sampled_axes(rates: tuple[float, ...]) -> tuple[Axis, ...]:
 
 
 def _dssm_settled(config: DssmConfig, trained: TrainedModel) -> DssmConfig:
-    """The epochs that its held-out items said."""
-    return replace(config, epochs=config.epochs or max(1, int(trained.training["epochs_run"])))
+    """The epochs that its held-out items said, in the time that a training has left once they have."""
+    if config.epochs:
+        return config
+    found = max(1, int(trained.training["epochs_run"]))
+    return replace(config, epochs=found, max_seconds=_DSSM_AGAIN * config.max_seconds)
 
 
 def _dssm_axes(_: Dataset) -> tuple[Axis, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,14 +40,6 @@ COARSER = 1.5
 MOST_FEATURES = 48
 """What a request has the time to compute."""
 _TOO_FEW = f"fewer than {LEAST_USERS} users have anything of what they went on to read among the candidates"
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What was known until then, `split.train`; what came after, `split.test`; models trained on the former."""
-
-    split: Split
-    models: Mapping[str, TrainedModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +89,10 @@ def earlier_moment(split: Split, *, seed: int) -> Split | str:
 
 
 def learn(
-    earlier: Moment,
-    later: Moment,
+    earlier: Split,
+    past: Callable[[], Mapping[str, TrainedModel]],
+    later: Split,
+    models: Mapping[str, TrainedModel],
     quality: Mapping[str, float],
     config: Config,
     *,
@@ -107,26 +101,28 @@ def learn(
 ) -> Learned | str:
     """Learn to rank, or say in words what the data lacks for it.
 
+    Two moments: what stands in `earlier.train`, with the models that `past` trains on it and that are let go once they
+    were asked, and what stands in `later.train`, with `models`; what came after is in each split's `test`.
     The honest ranker learns from the earlier moment only; users of the later one say when to stop and which features
     to keep. The final one learns from both, with as many trees. `quality`, by model, puts the best source first.
     """
     config.check()
-    sources = sources_of(later.models, quality, config)
-    with _live(earlier, seed) as live:
-        past = _rows(live, earlier.split, sources, config, seed=seed, progress=progress)
-    with _live(later, seed) as live:
-        stop = _rows(live, later.split, sources, config, seed=seed + 1, whole=True)
-        if min(len(past.groups), len(stop.groups)) < LEAST_USERS:
+    sources = sources_of(models, quality, config)
+    with _live(earlier, past(), seed) as live:
+        learned = _rows(live, earlier, sources, config, seed=seed, progress=progress)
+    with _live(later, models, seed) as live:
+        stop = _rows(live, later, sources, config, seed=seed + 1, whole=True)
+        if min(len(learned.groups), len(stop.groups)) < LEAST_USERS:
             return _TOO_FEW
-        names = _telling(past, stop, config, seed)
-        recent = _rows(live, later.split, sources, config, seed=seed, names=names, progress=progress)
+        names = _telling(learned, stop, config, seed)
+        recent = _rows(live, later, sources, config, seed=seed, names=names, progress=progress)
     if len(recent.groups) < LEAST_USERS:
         return _TOO_FEW
-    past, stop = past.only(names), stop.only(names)
-    ranker = fit(past, config, seed=seed, stop=stop)
-    both = joined([past, recent])
+    learned, stop = learned.only(names), stop.only(names)
+    ranker = fit(learned, config, seed=seed, stop=stop)
+    both = joined([learned, recent])
     final = fit(both, config, seed=seed, rounds=ranker.rounds)
-    honest = two_stage_model(ranker, _statics(later.split.train), sources, config, {})
+    honest = two_stage_model(ranker, _statics(later.train), sources, config, {})
     return Learned(honest, final, sources, config, mean_contributions(final, stop), stop, len(both))
 
 
@@ -222,10 +218,10 @@ def _n_users(split: Split) -> int:
 
 
 @contextmanager
-def _live(moment: Moment, seed: int) -> Iterator[LiveBundle]:
-    """Take up a bundle of the moment's models; it is gone afterwards."""
+def _live(split: Split, models: Mapping[str, TrainedModel], seed: int) -> Iterator[LiveBundle]:
+    """Take up a bundle of the split's train part; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="reco-rank-") as folder:
         written = assemble(
-            Path(folder), moment.split.train, moment.models, default_model="popular", seed=seed, index="none"
+            Path(folder), split.train, models, default_model="popular", seed=seed, index="none"
         )
         yield go_live(load_bundle(written.path))

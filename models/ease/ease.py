@@ -18,6 +18,8 @@ from service.errors import InputError
 
 DENSE_ITEMS = 6_000
 """Up to here the whole matrix is kept: 144 MB."""
+DOUBLE_ITEMS = 1_000
+"""Up to here the solve is in double precision; beyond, in single: enough for the ranking, at half the memory."""
 MAX_ITEMS = 30_000
 """Beyond, the solve would need more than two matrices of 3.6 GB and about an hour on two cores."""
 _ROWS_AT_ONCE = 512
@@ -82,8 +84,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
 def solve(matrix: Any, regularization: float) -> npt.NDArray[np.float32]:
     """float32 (n, n): the weights of a sparse user-item matrix whose n columns all have events."""
     gram = (matrix.T @ matrix).toarray()
-    # Single precision is enough for the ranking and halves memory where memory is what limits.
-    small = len(gram) <= DENSE_ITEMS
+    small = len(gram) <= DOUBLE_ITEMS
     # Symmetric, so its transpose, a Fortran-ordered view, saves LAPACK a copy.
     gram = np.asarray(gram.T, dtype=np.float64 if small else np.float32, order="F")
     gram[np.diag_indices_from(gram)] += regularization

@@ -57,6 +57,7 @@ def test_a_width_keeps_the_strongest_weights_of_each_row() -> None:
 def test_single_and_double_precision_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny_dataset(n_users=200)
     double = train(data, Config(regularization=20.0)).arrays["dense"]
+    monkeypatch.setattr(ease, "DOUBLE_ITEMS", 10)
     monkeypatch.setattr(ease, "DENSE_ITEMS", 10)
     monkeypatch.setattr(ease, "_ROWS_AT_ONCE", 7)  # blocks that do not divide the matrix
     single = train(data, Config(regularization=20.0, width=0)).arrays["dense"]

@@ -1,0 +1,93 @@
+"""Searches and trainings of a build side by side: what comes back, and what a first training spares later ones."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from models.build import side_by_side
+from models.build.recipes import RECIPES
+from models.build.side_by_side import at_once, settled, trained
+from models.data.dataset import Dataset
+from models.dssm.config import Config as Dssm
+from models.knn import item_knn
+from models.popularity import popularity
+from models.trained import TrainedModel
+from models.transitions import transitions
+from service.bundle.ids import IntIds
+
+CONFIGS = {
+    "transitions": transitions.Config(window=2),
+    "popular": popularity.Config(),
+    "knn": item_knn.Config(neighbours=3, history_half_life=2.0),
+}
+
+
+def events(n: int) -> Dataset:
+    random = np.random.default_rng(n)
+    rows = np.arange(n, dtype=np.int32)
+    return Dataset(
+        name="made",
+        user_ids=IntIds(np.arange(10, dtype=np.int64)),
+        item_ids=IntIds(np.arange(20, dtype=np.int64)),
+        user_rows=rows % 10,
+        item_rows=random.integers(0, 20, n).astype(np.int32),
+        weights=np.ones(n, np.float32),
+        times=np.arange(n, dtype=np.int64),
+        time_kind="position",
+    )
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+
+
+def test_models_of_several_moments_come_back_as_if_trained_in_turn(
+    two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [events(200), events(120)]
+    named = [CONFIGS, {"knn": CONFIGS["knn"]}]
+    beside = trained(moments, named, seed=0, progress=False)
+    monkeypatch.setattr(side_by_side, "MOST_EVENTS", 0)
+    assert at_once(moments[0]) == 1
+    in_turn = trained(moments, named, seed=0, progress=False)
+    assert [list(models) for models in beside] == [list(CONFIGS), ["knn"]]
+    for one, other in zip(beside, in_turn, strict=True):
+        for name in one:
+            assert one[name].kind == other[name].kind
+            assert one[name].parameters == other[name].parameters
+            assert one[name].training == other[name].training
+            assert one[name].arrays.keys() == other[name].arrays.keys()
+            for role, array in one[name].arrays.items():
+                assert array.dtype == other[name].arrays[role].dtype
+                np.testing.assert_array_equal(array, other[name].arrays[role])
+
+
+def test_a_tower_comes_back_byte_by_byte() -> None:
+    model = TrainedModel(
+        kind="factors",
+        space="cosine",
+        arrays={"tower": np.arange(3)},  # a role of the same name is another thing
+        parameters={"tower": {"history_length": 4}},
+        training={"losses": [0.1, 0.25]},
+        tower=b"\x00onnx\xff\n",
+    )
+    back = side_by_side._unpacked(side_by_side._packed(model))
+    assert back.tower == model.tower
+    assert back.arrays["tower"].tolist() == [0, 1, 2]
+    assert (back.kind, back.space) == ("factors", "cosine")
+    assert (back.parameters, back.training) == (model.parameters, model.training)
+
+
+def test_epochs_are_found_once() -> None:
+    found = TrainedModel(kind="factors", arrays={}, training={"epochs_run": 7})
+    configs = {"dssm": Dssm(max_seconds=100.0), "knn": CONFIGS["knn"]}
+    later = settled(configs, {"dssm": found, "knn": found})
+    assert later["dssm"].epochs == 7
+    assert later["dssm"].max_seconds == pytest.approx(40.0)
+    assert later["knn"] == configs["knn"]
+    given = Dssm(epochs=3)
+    assert RECIPES["dssm"].settled(given, found) == given
