@@ -22,7 +22,7 @@ else
   if [ ! -d "$data" ]; then
     # Into a folder beside it first: one interrupted halfway is never taken for a whole one.
     rm -rf "$data.partial"
-    "$bin/reco" data generate --users 6000 --items 2000 --interactions 200000 --seed 1 --out "$data.partial"
+    "$bin/reco" data generate --users 3000 --items 1500 --interactions 100000 --seed 1 --out "$data.partial"
     mv "$data.partial" "$data"
   fi
 fi
