@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.answering import bundle_response, live_of, recent_of
-from service.api.guarded import GuardedRoute, bearer, deadline_of, services_of
+from service.api.guarded import GuardedRoute, deadline_of, services_of
 from service.api.services import Services
 from service.api.v1 import DISCLOSED, EVERYWHERE, PREFIX, WITH_BODY, check_kind, problem_answer
 from service.api.v1_schemas import MAX_HISTORY, Identifier, ModelName
@@ -106,9 +106,7 @@ class ExplainAnswer(BaseModel):
     text: str = Field(description="the same as a sentence")
 
 
-router = APIRouter(
-    prefix=PREFIX, tags=["v1"], route_class=GuardedRoute, dependencies=[Depends(bearer)], responses=EVERYWHERE
-)
+router = APIRouter(prefix=PREFIX, tags=["v1"], route_class=GuardedRoute, responses=EVERYWHERE)
 
 
 @router.post(

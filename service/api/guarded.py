@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine
 from email.message import Message
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from service.api.admission import AGE
@@ -26,11 +25,6 @@ MAX_KEYS = 256
 """Of one object. A fault a key, and a name a fault, would make a megabyte of unknown keys cost seconds."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-bearer = HTTPBearer(
-    scheme_name="bearer", auto_error=False, description="a token of the service, with the scope 'reco'"
-)
-"""Only declares the scheme; `GuardedRoute` is what checks."""
 
 
 def services_of(request: Request) -> Services:
@@ -58,7 +52,7 @@ def parse_json(raw: bytes) -> Any:
         raise HTTPException(400, f"The body is not JSON: {error.msg} at character {error.pos}") from None
     try:
         # orjson keeps the last of two equal keys; which one a proxy before us read is anybody's guess.
-        json.loads(raw, object_pairs_hook=_check_keys)
+        _CHECKING.decode(raw.decode())
     except (RecursionError, ValueError) as error:
         reason = (
             str(error) if isinstance(error, _Unfit) else "it is nested too deep or holds too long a number"
@@ -76,6 +70,9 @@ def _check_keys(pairs: list[tuple[str, Any]]) -> None:
         raise _Unfit(f"an object holds more than {MAX_KEYS} keys")
     if len({name for name, _ in pairs}) < len(pairs):
         raise _Unfit("an object holds a key twice")
+
+
+_CHECKING = json.JSONDecoder(object_pairs_hook=_check_keys)
 
 
 class GuardedRequest(Request):
@@ -109,6 +106,8 @@ class GuardedRequest(Request):
 def _says_json(content_types: list[str]) -> bool:
     if len(content_types) != 1:
         return False
+    if content_types[0] == "application/json":  # as nearly always
+        return True
     message = Message()
     try:
         message["content-type"] = content_types[0]
@@ -119,6 +118,15 @@ def _says_json(content_types: list[str]) -> bool:
 
 class GuardedRoute(APIRoute):
     """Admits the caller before a byte of the body is read, and starts the deadline."""
+
+    wants_token: ClassVar[bool] = True
+    """Whether this route is for holders of a token only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.wants_token:
+            # A dependency would declare it, too, and be resolved for every request.
+            kwargs["openapi_extra"] = {**(kwargs.get("openapi_extra") or {}), "security": [{"bearer": []}]}
+        super().__init__(*args, **kwargs)
 
     def get_route_handler(self) -> Handler:
         """Wrap the framework's handler."""
@@ -144,8 +152,8 @@ class GuardedRoute(APIRoute):
         return guarded
 
     def asks_for_token(self, services: Services) -> bool:  # noqa: ARG002 - a subclass asks the settings
-        """Whether this route is for holders of a token only."""
-        return True
+        """Whether a token is asked for under these settings."""
+        return self.wants_token
 
 
 class CompatRoute(GuardedRoute):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from service.api.answering import (
@@ -21,7 +21,7 @@ from service.api.answering import (
     slate_response,
 )
 from service.api.error_handlers import Fault, fault_of
-from service.api.guarded import GuardedRoute, bearer, deadline_of, services_of
+from service.api.guarded import GuardedRoute, deadline_of, services_of
 from service.api.problems import MEDIA_TYPE, problem_of
 from service.api.services import Services
 from service.api.v1_schemas import (
@@ -100,7 +100,6 @@ v1 = APIRouter(
     prefix=PREFIX,
     tags=["v1"],
     route_class=GuardedRoute,
-    dependencies=[Depends(bearer)],
     responses=EVERYWHERE,
 )
 

@@ -23,7 +23,6 @@ from service.api.compat.botify_body import MISSING, Malformed, read_listen
 from service.api.compat.botify_station import Station
 from service.api.error_handlers import ErrorFamilies, Fault
 from service.api.guarded import GuardedRoute, deadline_of
-from service.api.services import Services
 from service.bundle.ids import UNKNOWN
 from service.errors import InvalidRequest, NotReady
 
@@ -126,11 +125,9 @@ def join_families(families: ErrorFamilies) -> None:
 
 
 class BotifyRoute(GuardedRoute):
-    """Open to everybody, and a malformed request is a 400."""
+    """Open to everybody, as botify is, and a malformed request is a 400."""
 
-    def asks_for_token(self, services: Services) -> bool:  # noqa: ARG002 - botify has none
-        """Never."""
-        return False
+    wants_token = False
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the guarded handler."""

@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict
 from service.api.answering import live_of, recent_of
 from service.api.guarded import GuardedRoute, deadline_of, services_of
 from service.api.ids import parse_user_id
-from service.api.services import Services
 from service.bundle.ids import UNKNOWN
 from service.domain import ItemId, Query
 from service.errors import InvalidRequest, ItemNotFound
@@ -51,9 +50,7 @@ class ExplainedAnswer(BaseModel):
 class OpenRoute(GuardedRoute):
     """Bounded and timed as every route, and open to everybody."""
 
-    def asks_for_token(self, services: Services) -> bool:  # noqa: ARG002 - the base class asks the settings
-        """Never."""
-        return False
+    wants_token = False
 
 
 def _error(description: str) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
 from service.api.answering import live_of, log_shown, ruled, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault, Renderer
-from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
+from service.api.guarded import CompatRoute, deadline_of, services_of
 from service.api.ids import parse_k, parse_user_id
 from service.domain import Plan, Slate
 from service.domain import Query as Asked
@@ -99,9 +99,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": HandbookAnswer, "description": "no bundle is live yet"},
 }
 
-handbook = APIRouter(
-    tags=["profile handbook"], route_class=HandbookRoute, dependencies=[Depends(bearer)], responses=_ERRORS
-)
+handbook = APIRouter(tags=["profile handbook"], route_class=HandbookRoute, responses=_ERRORS)
 
 
 @handbook.get(PATHS[0], response_model=HandbookAnswer)

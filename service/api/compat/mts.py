@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from service.api.answering import live_of, log_shown, ruled, slate_of, slate_response
 from service.api.error_handlers import ErrorFamilies, Fault
-from service.api.guarded import CompatRoute, bearer, deadline_of, services_of
+from service.api.guarded import CompatRoute, deadline_of, services_of
 from service.api.problems import MAX_FAULTS
 from service.api.v1_schemas import MAX_LISTED, Identifier
 from service.bundle.ids import UNKNOWN
@@ -104,7 +104,6 @@ _ERRORS: dict[int | str, dict[str, object]] = {
 mts = APIRouter(
     tags=["profile mts"],
     route_class=CompatRoute,
-    dependencies=[Depends(bearer)],
     responses=_ERRORS,
 )
 
