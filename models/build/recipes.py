@@ -72,6 +72,11 @@ def _as_given(config: Any, _: TrainedModel) -> Any:
     return config
 
 
+def _as_long(config: Any, trained: TrainedModel) -> Any:
+    """No more epochs than were worth it: what comes after the best, only to see that it was, is spared."""
+    return replace(config, max_epochs=max(1, min(config.max_epochs, int(trained.training["epochs"]))))
+
+
 def _as_configured(fit: TrainedModel, dataset: Dataset, config: Any) -> TrainedModel:
     """An item-to-item fit with the configuration's own recency and width."""
     arrays = fit.arrays
@@ -430,6 +435,7 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda data: _scaled(12, 4, 4e6 / max(len(data), 1)),
         start=lambda _: sampled.BprConfig(),
         on_request=True,
+        forks=True,
     ),
     "ips_bpr": Recipe(
         ips_bpr.Config,
@@ -444,6 +450,7 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: ips_bpr.Config(),
         lacks=ips_bpr.lacks,
         on_request=True,
+        forks=True,
     ),
     "lmf": Recipe(
         sampled.LmfConfig,
@@ -452,6 +459,7 @@ RECIPES: dict[str, Recipe] = {
         fits=lambda data: _scaled(12, 4, 4e6 / max(len(data), 1)),
         start=lambda _: sampled.LmfConfig(),
         on_request=True,
+        forks=True,
     ),
     "mf": Recipe(
         gradient.Config,
@@ -461,6 +469,7 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: gradient.Config(),
         lacks=gradient.lacks,
         on_request=True,
+        forks=True,
     ),
     "dssm": Recipe(
         DssmConfig,
@@ -489,6 +498,8 @@ RECIPES: dict[str, Recipe] = {
         start=lightgcn.start_of,
         lacks=lightgcn.lacks,
         on_request=True,
+        forks=True,
+        settled=_as_long,
     ),
     "neumf": Recipe(
         neumf.Config,
@@ -498,6 +509,8 @@ RECIPES: dict[str, Recipe] = {
         start=lambda _: neumf.Config(),
         lacks=neumf.lacks,
         on_request=True,
+        forks=True,
+        settled=_as_long,
     ),
 }
 """In the order they are trained and shown."""

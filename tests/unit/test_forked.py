@@ -137,6 +137,34 @@ def test_memory_of_parts_that_run_at_once_counts_together() -> None:
     assert peak_memory_mb() >= max(before, resident + 1.9 * held / 1e6)
 
 
+def test_torch_and_openmp_run_in_a_part_though_their_threads_ran_here() -> None:
+    torch = pytest.importorskip("torch")
+    lightgbm = pytest.importorskip("lightgbm")
+    values = np.random.default_rng(0).random((2_000, 5)).astype(np.float32)
+
+    def learned(threads: int) -> Answer:
+        torch.manual_seed(0)
+        weights = torch.zeros(5, 300, requires_grad=True)
+        for _ in range(3):
+            (torch.from_numpy(values) @ weights - 1.0).square().mean().backward()
+        parameters = {"objective": "l2", "num_threads": threads, "verbosity": -1, "deterministic": True}
+        grown = lightgbm.train(parameters, lightgbm.Dataset(values, values[:, 0].copy()), 3)
+        assert weights.grad is not None
+        told = grown.predict(values, num_threads=threads)
+        return Answer(arrays={"gradient": weights.grad.numpy(), "told": np.asarray(told)})
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        here = learned(2)
+        found = answers([partial(learned, 1), partial(learned, 1)])
+    finally:
+        torch.set_num_threads(before)
+    for one in found:
+        for name, array in here.arrays.items():
+            np.testing.assert_allclose(one.arrays[name], array, rtol=1e-5)
+
+
 def test_shares_cover_everything_once() -> None:
     assert shares(0, 4) == []
     assert shares(3, 8) == [slice(0, 1), slice(1, 2), slice(2, 3)]

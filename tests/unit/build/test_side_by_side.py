@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,3 +92,12 @@ def test_epochs_are_found_once() -> None:
     assert later["knn"] == configs["knn"]
     given = Dssm(epochs=3)
     assert RECIPES["dssm"].settled(given, found) == given
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "neumf"])
+def test_later_trainings_end_with_the_best_epoch(name: str) -> None:
+    config = RECIPES[name].config_type()
+    found = TrainedModel(kind="lists", arrays={}, training={"epochs": 4})
+    assert RECIPES[name].settled(config, found) == replace(config, max_epochs=4)
+    cut_at_once = TrainedModel(kind="lists", arrays={}, training={"epochs": 0})
+    assert RECIPES[name].settled(config, cut_at_once).max_epochs == 1
