@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from service.bundle.manifest import FileEntry
+from service.bundle.values import Values
 from service.errors import BundleRefused
 
 ALLOWED_DTYPES = frozenset({"<i8", "<i4", "<f4", "|u1"})
@@ -34,11 +35,13 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         npy_format.write_array(file, array, allow_pickle=False)
 
 
-def map_array(path: Path, name: str, entry: FileEntry, *, gaps: bool = False) -> npt.NDArray[Any]:
+def map_array(
+    path: Path, name: str, entry: FileEntry, values: Values | None, *, gaps: bool = False
+) -> npt.NDArray[Any]:
     """Map an array read-only after its header agrees with the manifest and the file's size with both.
 
-    Floats are checked to be finite by streaming the file, so the check leaves nothing resident; with `gaps` NaN may
-    stand for what is not known. Raises BundleRefused.
+    `values`: what was noted of a float array while it was hashed. Not one of them may be NaN or infinite; with `gaps`
+    NaN may stand for what is not known. Raises BundleRefused.
     """
     if entry.dtype not in ALLOWED_DTYPES or entry.shape is None:
         raise BundleRefused(
@@ -56,9 +59,16 @@ def map_array(path: Path, name: str, entry: FileEntry, *, gaps: bool = False) ->
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
     if dtype.kind == "f":
-        _refuse_unless_finite(path, name, start, dtype, gaps=gaps)
+        if values is None:
+            raise ValueError(f"{name}: nothing was noted of its values")
+        strange = values.infinite if gaps else values.not_finite
+        if strange is not None:
+            raise BundleRefused(name, f"value number {strange} is not finite")
     mapped = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
-    return np.asarray(mapped)  # the plain class slices faster; the map lives on as its base
+    # The plain class slices faster; the map lives on as its base. It is copied only after a header of odd length, as
+    # compiled code wants each value at a multiple of its size.
+    aligned: npt.NDArray[Any] = np.require(np.asarray(mapped), requirements="A")
+    return aligned
 
 
 def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int]:
@@ -76,19 +86,6 @@ def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int
     descr, fortran, sizes = (part.decode() for part in found.groups())
     shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
     return descr, fortran == "True", shape, len(begins) + length
-
-
-def _refuse_unless_finite(path: Path, name: str, start: int, dtype: np.dtype[Any], *, gaps: bool) -> None:
-    with path.open("rb") as file:
-        file.seek(start)
-        seen = 0
-        while chunk := file.read(_CHUNK_BYTES):
-            values = np.frombuffer(chunk, dtype)
-            finite = ~np.isinf(values) if gaps else np.isfinite(values)
-            if not finite.all():
-                place = seen + int(np.argmin(finite))
-                raise BundleRefused(name, f"value number {place} is not finite")
-            seen += len(values)
 
 
 def stream_rows(path: Path, array: npt.NDArray[Any]) -> Any:

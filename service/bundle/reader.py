@@ -15,15 +15,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.bundle.arrays import map_array, stream_rows
-from service.bundle.files import verify_files
+from service.bundle.files import read_manifest, verify_hashes
 from service.bundle.hnsw_file import check_hnsw_file
 from service.bundle.ids import Ids, IntIds, StrIds
 from service.bundle.manifest import MANIFEST, Manifest, ModelEntry
 from service.bundle.text import TextColumn
 from service.bundle.tower_file import TOWER_ROLES, TowerFile, read_tower
 from service.bundle.two_stage import STATIC_ROLES, TREE_DTYPES, TreeArrays, settings_of
+from service.bundle.values import Values, values_of
 from service.domain import ItemRows
 from service.errors import BundleRefused
+from service.native import first_twin
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +37,8 @@ _REQUIRED = {
 }
 MAX_NORM = 1e15
 """Above it an inner product of two vectors may leave float32."""
+_QUICK_ROUNDING = 1e-4
+"""Of the Gram matrix noted in single precision, at its very most; see `Values`."""
 _ITEM_ITEM = ({"dense"}, {"indptr", "indices", "weights"})
 _DTYPES = {
     "indptr": "<i8", "items": "<i4", "scores": "<f4", "user_segment": "<i4", "item_rows": "<i4", "item_vectors": "<f4",
@@ -43,7 +47,6 @@ _DTYPES = {
 
 _PRECOMPUTED = frozenset({"precomputed_indptr", "precomputed_items", "precomputed_scores"})
 _HISTORY = ("history_indptr", "history_items")
-_BLOCK_ENTRIES = 1 << 16
 _BLOCK_ROWS = 1 << 12
 
 
@@ -126,17 +129,19 @@ class _FoldIn(BaseModel):
 
 def load_bundle(path: Path) -> Bundle:
     """Verify, then parse, then check meaning. Raises BundleRefused naming the file and the reason."""
-    manifest = verify_files(path)
+    manifest = read_manifest(path)
+    noted = values_of(manifest)
+    verify_hashes(path, manifest, noted)
     if path.name != manifest.bundle_id:
         raise BundleRefused(MANIFEST, f"bundle_id is {manifest.bundle_id}, the folder is called {path.name}")
-    return _Reader(path, manifest).read()
+    return _Reader(path, manifest, noted).read()
 
 
 class _Reader:
     """Walks one verified directory. Each method names the file it refuses."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: Manifest, noted: Mapping[str, Values]) -> None:
+        self.path, self.manifest, self.noted = path, manifest, noted
         self.n_users = self.n_items = 0
 
     def read(self) -> Bundle:
@@ -190,7 +195,7 @@ class _Reader:
     ) -> Array:
         """Map a role's array; `shape` has None where any size will do, `gaps` lets NaN stand for the unknown."""
         name = self._name(files, role)
-        array = map_array(self.path / name, name, self.manifest.files[name], gaps=gaps)
+        array = map_array(self.path / name, name, self.manifest.files[name], self.noted.get(name), gaps=gaps)
         if array.dtype.str != dtype:
             raise BundleRefused(name, f"{role} must be {dtype}, not {array.dtype.str}")
         if len(array.shape) != len(shape) or any(
@@ -248,7 +253,7 @@ class _Reader:
         if len(items) and not (int(items.min()) >= 0 and int(items.max()) < width):
             raise BundleRefused(name, f"an entry is outside 0..{width - 1}")
         if unique:
-            twice = _first_row_with_a_twin(indptr, items, width)
+            twice = first_twin(indptr, items, width)
             if twice is not None:
                 raise BundleRefused(name, f"row {twice} lists an item twice")
         return indptr, items
@@ -473,12 +478,8 @@ class _Reader:
             raise BundleRefused(entry.files["item_rows"], "an item has two vectors")
         if bool((np.diff(user_rows) <= 0).any()):
             raise BundleRefused(entry.files["user_rows"], "rows must be unique and ascending")
-        self._check_norms(
-            entry.files["item_vectors"], item_vectors, unit=entry.space == "cosine", descending=True
-        )
-        self._check_norms(
-            entry.files["user_vectors"], user_vectors, unit=entry.space == "cosine", descending=False
-        )
+        self._check_norms(entry.files["item_vectors"], unit=entry.space == "cosine", descending=True)
+        self._check_norms(entry.files["user_vectors"], unit=entry.space == "cosine", descending=False)
         arrays = {
             "item_rows": item_rows,
             "item_vectors": item_vectors,
@@ -499,35 +500,29 @@ class _Reader:
             place = ".".join(map(str, ("fold_in", *first["loc"])))
             raise BundleRefused(MANIFEST, f"parameters.{place}: {first['msg']}") from error
         name, gram = entry.files["item_vectors"], arrays["gram"]
+        quick, regularization = self.noted[name].gram, settings.regularization
+        if quick is not None and _can_solve(gram, quick, regularization, rounding=_QUICK_ROUNDING):
+            return
+        # Rounded too much to tell, or wrong: sums in double precision do.
         expected = np.zeros(gram.shape, np.float64)
         for _, rows in stream_rows(self.path / name, arrays["item_vectors"]):
             expected += rows.astype(np.float64).T @ rows
-        scale = float(np.abs(expected).max()) + settings.regularization
-        if not np.allclose(gram, expected, rtol=1e-3, atol=1e-4 * scale):
+        if not _is_gram(gram, expected, regularization, 1.0):
             raise BundleRefused(entry.files["gram"], f"is not the Gram matrix of {name}")
-        try:
-            # A little is taken off the diagonal, as rounding lets an all but singular matrix pass.
-            np.linalg.cholesky(expected + (settings.regularization - 1e-9 * scale) * np.eye(len(gram)))
-        except np.linalg.LinAlgError:
+        if not _can_solve(gram, expected, regularization, rounding=1e-9):
             reason = "with this regularization no user can be solved for (not positive definite)"
-            raise BundleRefused(entry.files["gram"], reason) from None
+            raise BundleRefused(entry.files["gram"], reason)
 
-    def _check_norms(self, name: str, vectors: Array, *, unit: bool, descending: bool) -> None:
-        last = np.inf
-        for first, rows in stream_rows(self.path / name, vectors):
-            norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-            if not (norms < MAX_NORM).all() or (norms == 0).any():
-                worst = int(np.argmin(np.where(norms < MAX_NORM, norms, 0)))
-                raise BundleRefused(
-                    name,
-                    f"the vector of row {first + worst} has no usable norm",
-                )
-            if unit and bool((np.abs(norms - 1) > 1e-3).any()):
-                raise BundleRefused(name, "space is cosine, but the vectors are not of unit norm")
-            if descending and not unit:
-                if bool((norms[1:] > norms[:-1] * (1 + 1e-5)).any()) or norms[0] > last * (1 + 1e-5):
-                    raise BundleRefused(name, "item vectors must be ordered by falling norm")
-                last = float(norms[-1])
+    def _check_norms(self, name: str, *, unit: bool, descending: bool) -> None:
+        norms = self.noted[name].norms
+        assert norms is not None  # the file is a matrix of vectors by its entry, which its header bore out
+        usable = (norms > 0) & (norms < MAX_NORM)
+        if not usable.all():
+            raise BundleRefused(name, f"the vector of row {int(np.argmin(usable))} has no usable norm")
+        if unit and bool((np.abs(norms - 1) > 1e-3).any()):
+            raise BundleRefused(name, "space is cosine, but the vectors are not of unit norm")
+        if descending and not unit and bool((norms[1:] > norms[:-1] * (1 + 1e-5)).any()):
+            raise BundleRefused(name, "item vectors must be ordered by falling norm")
 
     def _index(self, name: str, entry: ModelEntry, vectors: Array) -> hnswlib.Index | None:
         settings = entry.retrieval.hnsw if entry.retrieval else None
@@ -549,26 +544,26 @@ class _Reader:
         return index
 
 
-def _first_row_with_a_twin(
-    indptr: npt.NDArray[np.int64], items: npt.NDArray[np.int32], width: int
-) -> int | None:
-    """Find a CSR row that holds an entry twice, a block of rows at a time.
+def _is_gram(gram: Array, expected: Array, regularization: float, share: float) -> bool:
+    """Whether a matrix is the one expected, to a share of the tolerance."""
+    scale = float(np.abs(expected).max()) + regularization
+    return bool(np.allclose(gram, expected, rtol=1e-3 * share, atol=1e-4 * share * scale))
 
-    In blocks it takes little memory, and a thread that answers requests never waits long for the interpreter.
+
+def _can_solve(gram: Array, expected: Array, regularization: float, *, rounding: float) -> bool:
+    """Whether the matrix is the Gram matrix, and surely positive definite with the regularization.
+
+    `rounding`: of `expected`, as a share of its largest entry. As much is taken off the diagonal, or an all but
+    singular matrix might pass.
     """
-    first, n_rows = 0, len(indptr) - 1
-    while first < n_rows:
-        end = int(np.searchsorted(indptr, indptr[first] + _BLOCK_ENTRIES, side="right")) - 1
-        end = min(max(end, first + 1), n_rows)
-        lengths = np.diff(indptr[first : end + 1])
-        keys = np.repeat(np.arange(end - first, dtype=np.int64), lengths) * width
-        keys += items[indptr[first] : indptr[end]]
-        keys.sort()
-        twins = keys[1:] == keys[:-1]
-        if bool(twins.any()):
-            return first + int(keys[:-1][twins][0]) // width
-        first = end
-    return None
+    scale = float(np.abs(expected).max()) + regularization
+    if not (np.isfinite(scale) and _is_gram(gram, expected, regularization, 0.5 if rounding > 1e-6 else 1.0)):
+        return False
+    try:
+        np.linalg.cholesky(expected + (regularization - rounding * scale) * np.eye(len(expected)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _first_row_with_seen(listed: tuple[Array, ...], seen: tuple[Array, ...], width: int) -> int | None:

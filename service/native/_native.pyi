@@ -100,6 +100,12 @@ class Forest:
     def n_questions(self) -> int:
         """How many different comparisons the trees make."""
 
+def first_twin(indptr: npt.NDArray[Any], items: npt.NDArray[Any], width: int, /) -> int | None:
+    """The first row of a CSR that names an entry twice.
+
+    indptr: int64 (n + 1,). items: int32, of 0..width - 1. Raises ValueError for offsets or entries that are not.
+    """
+
 def top(
     scores: _Floats, n: int, excluded: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_] | None, /
 ) -> tuple[_Rows, _Floats]:

@@ -32,6 +32,13 @@
 #define RECO_WIDE
 #endif
 
+/* Inside a loop that is compiled for several processors: compiled with it for each. */
+#if defined(__GNUC__)
+#define INLINE inline __attribute__((always_inline))
+#else
+#define INLINE inline
+#endif
+
 /* What the processor offers and we use; RECO_NATIVE_INSTRUCTIONS names less than that for tests and comparisons. */
 enum { PLAIN = 0, AVX2 = 1, AVX512_VNNI = 2 };
 extern int instructions;
@@ -68,5 +75,6 @@ PyObject *new_array(Py_ssize_t length, int type);
 extern PyTypeObject ScanType, SumsType, ForestType;
 PyObject *top(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 PyObject *first_eligible(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
+PyObject *first_twin(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 
 #endif

@@ -34,6 +34,7 @@ _TOLERANCE = 1e-3
 _TOWER_TOLERANCE = 0.01
 """Of a vector's length: rounding in another runtime's order, no more."""
 _WARM_UPS = 16
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,10 @@ def _two_stage(data: ModelData, bundle: Bundle, models: Mapping[str, LiveModel],
 def _newcomers(bundle: Bundle) -> ItemRows:
     if len(bundle.history_items) == 0:
         return np.empty(0, np.int32)
-    events = np.bincount(bundle.history_items, minlength=len(bundle.item_ids))
-    newcomers: ItemRows = np.flatnonzero(events == 0).astype(np.int32)
+    known = np.zeros(len(bundle.item_ids), np.bool_)
+    for first in range(0, len(bundle.history_items), _BLOCK):  # numpy widens what it indexes by
+        known[bundle.history_items[first : first + _BLOCK]] = True
+    newcomers: ItemRows = np.flatnonzero(~known).astype(np.int32)
     return newcomers
 
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.bundle.arrays import ALLOWED_DTYPES, map_array, stream_rows, write_array
+from service.bundle.files import sha256_of
 from service.bundle.manifest import FileEntry
+from service.bundle.values import Values
 from service.errors import BundleRefused
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=9)
@@ -35,12 +37,20 @@ def entry_of(path: Path, array: npt.NDArray[Any]) -> FileEntry:
     )
 
 
+def mapped_from(path: Path, array: npt.NDArray[Any], *, gaps: bool = False) -> npt.NDArray[Any]:
+    """Hash, note, map: as a bundle is read."""
+    entry = entry_of(path, array)
+    noted = Values(entry) if array.dtype == np.float32 else None
+    sha256_of(path, noted)
+    return map_array(path, "a.npy", entry, noted, gaps=gaps)
+
+
 @given(arrays())
 def test_an_array_of_any_shape_and_kind_reads_back(array: npt.NDArray[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.npy"
         write_array(path, array)
-        mapped = map_array(path, "a.npy", entry_of(path, array))
+        mapped = mapped_from(path, array)
         assert mapped.dtype == array.dtype
         np.testing.assert_array_equal(mapped, array)
         if array.size:
@@ -54,7 +64,7 @@ def test_streamed_rows_are_the_rows(array: npt.NDArray[np.float32]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.npy"
         write_array(path, array)
-        blocks = list(stream_rows(path, map_array(path, "a.npy", entry_of(path, array))))
+        blocks = list(stream_rows(path, mapped_from(path, array)))
         assert [first for first, _ in blocks] == sorted(first for first, _ in blocks)
         assert sum(len(rows) for _, rows in blocks) == len(array)
         for first, rows in blocks:
@@ -70,11 +80,36 @@ def test_other_kinds_of_array_are_not_written(dtype: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("place", [0, 5, (1 << 20) + 7])
 def test_a_value_that_is_not_finite_is_found_wherever_it_stands(place: int, tmp_path: Path) -> None:
     array = np.zeros((1 << 20) + 8, np.float32)
-    array[place] = np.nan
     path = tmp_path / "a.npy"
+    for value, gaps in ((np.nan, False), (np.inf, False), (-np.inf, True)):
+        array[place] = value
+        array[(1 << 20) + 3] = np.nan
+        write_array(path, array)
+        told = min(place, (1 << 20) + 3) if not gaps else place
+        with pytest.raises(BundleRefused, match=f"value number {told} is not finite"):
+            mapped_from(path, array, gaps=gaps)
+    array[place] = 0.0
     write_array(path, array)
-    with pytest.raises(BundleRefused, match=f"value number {place} is not finite"):
-        map_array(path, "a.npy", entry_of(path, array))
+    assert np.isnan(mapped_from(path, array, gaps=True)[(1 << 20) + 3])
+
+
+def test_floats_that_nobody_looked_at_are_not_mapped(tmp_path: Path) -> None:
+    array = np.zeros(3, np.float32)
+    write_array(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match="noted"):
+        map_array(tmp_path / "a.npy", "a.npy", entry_of(tmp_path / "a.npy", array), None)
+
+
+@pytest.mark.parametrize("padding", range(9))
+def test_values_stand_at_multiples_of_their_size_whatever_the_header_s_length(
+    padding: int, tmp_path: Path
+) -> None:
+    path, array = tmp_path / "a.npy", np.arange(5, dtype=np.int64)
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': (5,), }}{' ' * padding}\n".encode()
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + array.tobytes())
+    mapped = mapped_from(path, array)
+    assert mapped.flags.aligned
+    assert mapped.tolist() == array.tolist()
 
 
 @pytest.mark.skipif(
