@@ -166,7 +166,8 @@ async def reload(args: argparse.Namespace, folder: Path, shots: list[Shot]) -> d
     grown = memory[-1] / memory[min(1, len(memory) - 1)] - 1
     return {
         "chaos": "reload", "reloads": args.reloads, "corrupt": args.reloads // 4, "answered": outcome.ok,
-        "failures": outcome.errors, "mixed": watch.mixed, "bundles_seen": len(watch.bundles),
+        "failures": outcome.errors, "lost": outcome.lost, "refused": outcome.refused, "shed": outcome.shed,
+        "late": outcome.late, "mixed": watch.mixed, "bundles_seen": len(watch.bundles),
         "connections": watch.connections, "p50_ms": [round(one, 3) for one in p50],
         "p99_ms_steady": round(p99[0], 3), "p99_ms_reloading": round(p99[1], 3), "rss_growth_after_10": round(grown, 4),
         "rss_mib": [round(one / 2**20, 1) for one in (memory[0], memory[-1])], "examples": outcome.notes[:5],
