@@ -226,8 +226,10 @@ def call_this_process(name: str) -> None:
 
 
 def settle() -> None:
-    """Collect garbage, then take what is left out of the collector's sight: forks share pages that nobody writes."""
-    gc.unfreeze()
+    """Collect garbage, then take what is left out of the collector's sight: forks share pages that nobody writes.
+
+    What the parent took out of sight stays so: to look at it again would copy every page of it.
+    """
     gc.collect()
     gc.freeze()
     gc.enable()
