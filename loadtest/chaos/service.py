@@ -22,16 +22,9 @@ class Unkept(Exception):
     """A promise was not kept, or the service could not be run."""
 
 
-def reco(*words: str | Path, beside: bool = False) -> subprocess.CompletedProcess[bytes]:
-    """Run one command of `reco` to its end, whatever its exit code.
-
-    `beside`: at the lowest priority, where a service is measured meanwhile: who publishes does so from elsewhere.
-    """
-    process = subprocess.Popen([RECO, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - ours
-    if beside:
-        os.setpriority(os.PRIO_PROCESS, process.pid, 19)
-    stdout, stderr = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+def reco(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run one command of `reco` to its end, whatever its exit code."""
+    return subprocess.run([RECO, *words], capture_output=True, check=False)  # noqa: S603 - our own program
 
 
 def make_artifacts(folder: Path) -> Path:
