@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import BundleRefused
+from service.native import graph_fault
 
 _HEADER = struct.Struct("<6QiI3QdQ")
 
@@ -62,74 +63,8 @@ def check_hnsw_file(
         raise BundleRefused(name, f"index header: max_elements is {header.max_elements} for {n} elements")
     if header.entry_point >= n or not 0 <= header.max_level < 64:
         raise BundleRefused(name, "index header: entry point or level out of range")
-    body = np.memmap(path, np.uint8, mode="r")
-    records_end = _HEADER.size + n * header.record_bytes
-    if len(body) < records_end + 4 * n:
-        raise BundleRefused(name, f"{len(body)} bytes do not hold {n} elements")
-    _check_records(body[_HEADER.size : records_end], name, vectors, header)
-    _check_upper_levels(body, records_end, name, header)
-
-
-def _check_records(
-    body: npt.NDArray[np.uint8], name: str, vectors: npt.NDArray[np.float32], header: _Header
-) -> None:
-    n, dim = vectors.shape
-    record = np.dtype([("links", "<u4", (1 + header.max_m0,)), ("vector", "<u4", (dim,)), ("label", "<u8")])
-    records = body.view(record)
-    labelled = np.zeros(n, bool)
-    bits = vectors.view(np.uint32)
-    step = max(1, (1 << 24) // header.record_bytes)
-    for first in range(0, n, step):
-        part = records[first : first + step]
-        _check_links(part["links"], name, n, header.max_m0)
-        labels = part["label"]
-        if (labels >= n).any():
-            raise BundleRefused(name, "a label is out of range")
-        labelled[labels] = True
-        if not np.array_equal(part["vector"], bits[labels]):
-            raise BundleRefused(name, "the index holds other vectors than the bundle")
-    if not labelled.all():
-        raise BundleRefused(name, "a label occurs twice")
-
-
-def _check_links(links: npt.NDArray[Any], name: str, n: int, most: int) -> None:
-    counts = links[:, 0]
-    if (counts > most).any():  # also catches hnswlib's delete mark, kept in the count's third byte
-        raise BundleRefused(name, "an element has more links than allowed, or is marked deleted")
-    used = np.arange(most) < counts[:, None]
-    if (links[:, 1:][used] >= n).any():
-        raise BundleRefused(name, "a link points outside the index")
-
-
-def _check_upper_levels(body: npt.NDArray[np.uint8], start: int, name: str, header: _Header) -> None:
-    list_bytes = 4 * header.max_m + 4
-    view = np.asarray(body).data.toreadonly()
-    levels = np.zeros(header.n_elements, np.int32)
-    places: list[tuple[int, int]] = []
-    at, total = start, len(body)
-    unpack = struct.Struct("<I").unpack_from
-    for element in range(header.n_elements):
-        if at + 4 > total:
-            raise BundleRefused(name, "upper link lists end early")
-        (size,) = unpack(view, at)
-        at += 4
-        if size:
-            if size % list_bytes or at + size > total or size // list_bytes > header.max_level:
-                raise BundleRefused(name, f"upper link lists of element {element} have a wrong length")
-            levels[element] = size // list_bytes
-            places.append((element, at))
-            at += size
-    if at != total:
-        raise BundleRefused(name, f"{total - at} bytes too many")
-    if levels[header.entry_point] != header.max_level:
-        raise BundleRefused(name, "the entry point is not on the top level")
-    for element, place in places:
-        lists = np.frombuffer(view[place : place + levels[element] * list_bytes], "<u4").reshape(
-            -1, 1 + header.max_m
-        )
-        _check_links(lists, name, header.n_elements, header.max_m)
-        for level, row in enumerate(lists, start=1):
-            if (levels[row[1 : 1 + row[0]]] < level).any():
-                raise BundleRefused(
-                    name, f"element {element} links to an element that is not on level {level}"
-                )
+    fault = graph_fault(
+        np.asarray(np.memmap(path, np.uint8, mode="r")), vectors, m, header.max_level, header.entry_point
+    )
+    if fault is not None:
+        raise BundleRefused(name, fault)

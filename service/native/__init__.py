@@ -3,6 +3,15 @@
 Nothing here reads files or knows of bundles; arrays are checked for type, shape and range before they are touched.
 """
 
-from service.native._native import INSTRUCTIONS, Forest, Scan, Sums, first_eligible, first_twin, top
+from service.native._native import (
+    INSTRUCTIONS,
+    Forest,
+    Scan,
+    Sums,
+    first_eligible,
+    first_twin,
+    graph_fault,
+    top,
+)
 
-__all__ = ["INSTRUCTIONS", "Forest", "Scan", "Sums", "first_eligible", "first_twin", "top"]
+__all__ = ["INSTRUCTIONS", "Forest", "Scan", "Sums", "first_eligible", "first_twin", "graph_fault", "top"]

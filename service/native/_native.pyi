@@ -106,6 +106,15 @@ def first_twin(indptr: npt.NDArray[Any], items: npt.NDArray[Any], width: int, /)
     indptr: int64 (n + 1,). items: int32, of 0..width - 1. Raises ValueError for offsets or entries that are not.
     """
 
+def graph_fault(
+    file: npt.NDArray[np.uint8], vectors: _Floats, m: int, max_level: int, entry_point: int, /
+) -> str | None:
+    """What is wrong with a saved graph index behind its header; None: every link, label and level is as it must be.
+
+    file: (bytes,), all of it. vectors: (n, dim); element by element the file must hold them bit for bit. m: most links
+    above level 0. Raises ValueError for numbers that no index has.
+    """
+
 def top(
     scores: _Floats, n: int, excluded: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_] | None, /
 ) -> tuple[_Rows, _Floats]:

@@ -98,6 +98,7 @@ static PyMethodDef methods[] = {
     {"top", (PyCFunction)(void (*)(void))top, METH_FASTCALL, NULL},
     {"first_eligible", (PyCFunction)(void (*)(void))first_eligible, METH_FASTCALL, NULL},
     {"first_twin", (PyCFunction)(void (*)(void))first_twin, METH_FASTCALL, NULL},
+    {"graph_fault", (PyCFunction)(void (*)(void))graph_fault, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

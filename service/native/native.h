@@ -76,5 +76,6 @@ extern PyTypeObject ScanType, SumsType, ForestType;
 PyObject *top(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 PyObject *first_eligible(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 PyObject *first_twin(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
+PyObject *graph_fault(PyObject *module, PyObject *const *args, Py_ssize_t n_args);
 
 #endif
