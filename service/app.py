@@ -34,7 +34,7 @@ from service.events.replay import lately_done
 from service.policy.experiments import Experiments, check_experiments
 from service.policy.experiments_file import ExperimentsFile, read_experiments
 from service.policy.rules import Rules, check_rules
-from service.policy.rules_file import read_rules
+from service.policy.rules_file import RulesFile, read_rules
 from service.policy.shadow import Shadows
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
@@ -88,22 +88,24 @@ def create_app(
     load: Callable[[Path], Bundle] = load_bundle,
     live: LiveBundle | None = None,
     experiments: ExperimentsFile | None = None,
+    rules: RulesFile | None = None,
     clock: Clock = time.perf_counter,
     wall_clock: Clock = time.time,
 ) -> RecoApp:
     """Make the app; nothing is read or built before its lifespan begins.
 
     `live`: a bundle made live already (before a fork, so that workers share its memory). Without it the lifespan reads
-    the published one, and checks that rules fit it; so it is with `experiments`. `wall_clock`: Unix time in seconds, by
-    which experiments start and end. A bundle that is refused, or settings without a token, end the start-up with
-    BundleRefused or InputError.
+    the published one; so it is with `experiments` and `rules`, which are then checked to fit it. `wall_clock`: Unix
+    time in seconds, by which experiments start and end. A bundle that is refused, or settings without a token, end the
+    start-up with BundleRefused or InputError.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = _build(settings, clock)
         serves = live if live is not None else _read_published(settings, load, clock)
-        services = _with_experiments(services, experiments, serves, wall_clock, check=live is None)
+        services = _with_experiments(services, experiments, serves, wall_clock)
+        services = _with_rules(services, rules, serves, wall_clock)
         services.serving.live = serves
         services.serving.heartbeat_at = clock()
         services.log.start()
@@ -189,14 +191,13 @@ async def _close(services: Services) -> None:
 
 
 def _with_experiments(
-    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock, *, check: bool
+    services: Services, given: ExperimentsFile | None, live: LiveBundle, wall_clock: Clock
 ) -> Services:
     """Add what RECO_EXPERIMENTS declares; nothing where nothing is. Raises InputError."""
     path = services.settings.experiments
     if given is None and path is not None:
         given = read_experiments(path)
         check_experiments(given, path, live)
-    services = _with_rules(services, live, wall_clock, check=check)
     if given is None:
         return services
 
@@ -211,22 +212,19 @@ def _with_experiments(
     )
 
 
-def _with_rules(services: Services, live: LiveBundle, wall_clock: Clock, *, check: bool) -> Services:
-    """Add what RECO_RULES declares; nothing where nothing is. Raises InputError.
-
-    `check` that this bundle can apply them: at a start. One taken up later that can't is served, and the log says so.
-    """
+def _with_rules(services: Services, given: RulesFile | None, live: LiveBundle, wall_clock: Clock) -> Services:
+    """Add what RECO_RULES declares; nothing where nothing is. Raises InputError."""
     path = services.settings.rules
-    if path is None:
+    if given is None and path is not None:
+        given = read_rules(path)
+        check_rules(given, path, live)
+    if given is None:
         return services
-    declared = read_rules(path)
-    if check:
-        check_rules(declared, path, live)
 
     def say(level: str, message: str, **fields: Any) -> None:
         services.log.event(time.time(), level, message, **fields)
 
-    rules = Rules(declared, clock=wall_clock, say=say) if declared.rules else None
+    rules = Rules(given, clock=wall_clock, say=say) if given.rules else None
     return dataclasses.replace(services, rules=rules)
 
 

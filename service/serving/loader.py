@@ -35,9 +35,8 @@ from service.api.auth import Gate
 from service.api.compat.botify_station import check_station
 from service.bundle.reader import load_bundle
 from service.errors import BundleRefused, InputError, RecoError
-from service.policy.experiments_file import ExperimentsFile
 from service.recommender.live import LiveBundle, go_live
-from service.serving.reload import Published, Stamp, check_fit
+from service.serving.reload import Declared, Published, Stamp
 from service.serving.worker import Seat, run_worker
 from service.settings import Settings
 from service.telemetry import MULTIPROCESS_DIR
@@ -87,7 +86,7 @@ class Job:
     settings: Settings
     path: Path
     stamp: Stamp | None
-    experiments: ExperimentsFile | None = None
+    declared: Declared
     first: bool = False
 
 
@@ -254,7 +253,7 @@ def _in_child(
         live = _load_beside(job, link)
         if live is None:
             return 0
-        published = Published(live, job.stamp, job.experiments)
+        published = Published(live, job.stamp, job.declared)
         settle()
         _tell(link, "loaded", **_facts(Loaded.of(live)))
         return _fork_on_demand(job.settings, published, link, say)
@@ -328,7 +327,7 @@ def _load(job: Job) -> LiveBundle:
     # What a stage costs is judged by this thread's processor time: others take their turns in between.
     live = go_live(load_bundle(job.path), retriever=job.settings.retriever, clock=time.thread_time)
     if job.first:
-        check_fit(job.settings, job.experiments, live)
+        job.declared.check(job.settings, live)
         if "botify" in job.settings.profiles:
             check_station(job.settings, live)
     return live

@@ -25,7 +25,7 @@ from service.errors import BundleRefused, RecoError
 from service.policy.experiments import check_experiments
 from service.policy.experiments_file import ExperimentsFile, read_experiments
 from service.policy.rules import check_rules
-from service.policy.rules_file import read_rules
+from service.policy.rules_file import RulesFile, read_rules
 from service.recommender.live import LiveBundle, go_live
 from service.settings import Settings
 
@@ -51,15 +51,38 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """What RECO_EXPERIMENTS and RECO_RULES name. Every worker, whenever it is forked, divides users and ranks alike."""
+
+    experiments: ExperimentsFile | None = None
+    rules: RulesFile | None = None
+
+    @classmethod
+    def read(cls, settings: Settings) -> Declared:
+        """Read the files. Raises InputError."""
+        return cls(
+            None if settings.experiments is None else read_experiments(settings.experiments),
+            None if settings.rules is None else read_rules(settings.rules),
+        )
+
+    def check(self, settings: Settings, live: LiveBundle) -> None:
+        """Raise InputError where they ask for what this bundle does not hold."""
+        if self.rules is not None and settings.rules is not None:
+            check_rules(self.rules, settings.rules, live)
+        if self.experiments is not None and settings.experiments is not None:
+            check_experiments(self.experiments, settings.experiments, live)
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A bundle made live, and the pointer's stamp from before it was read: a change since then shows.
 
-    `experiments`: read once with the first bundle, so that every worker, whenever it is forked, divides users alike.
+    `declared`: read once, at the start.
     """
 
     live: LiveBundle
     stamp: Stamp | None
-    experiments: ExperimentsFile | None = None
+    declared: Declared
 
 
 def keeps_state(settings: Settings) -> bool:
@@ -72,23 +95,9 @@ def load_published(settings: Settings) -> Published:
     store = ArtifactStore(settings.artifacts)
     stamp = Stamp.of(store.pointer)
     live = go_live(load_bundle(store.current()), retriever=settings.retriever)
-    experiments = experiments_of(settings)
-    check_fit(settings, experiments, live)
-    return Published(live, stamp, experiments)
-
-
-def experiments_of(settings: Settings) -> ExperimentsFile | None:
-    """Read what RECO_EXPERIMENTS declares. Raises InputError."""
-    return None if settings.experiments is None else read_experiments(settings.experiments)
-
-
-def check_fit(settings: Settings, experiments: ExperimentsFile | None, live: LiveBundle) -> None:
-    """Raise InputError where rules or experiments ask for what this bundle does not hold."""
-    if settings.rules is not None:  # each worker reads it for itself; a faulty one must not start any
-        check_rules(read_rules(settings.rules), settings.rules, live)
-    if experiments is not None:
-        assert settings.experiments is not None  # that is where they are from
-        check_experiments(experiments, settings.experiments, live)
+    declared = Declared.read(settings)
+    declared.check(settings, live)
+    return Published(live, stamp, declared)
 
 
 class Reloader:

@@ -21,7 +21,7 @@ from service.errors import BundleRefused
 from service.events.open import check_events
 from service.serving.listeners import listen, reserve
 from service.serving.loader import Job, Loaded, Loader, LoaderLost, adopt_orphans, settle
-from service.serving.reload import Stamp, experiments_of, load_published
+from service.serving.reload import Declared, Stamp, load_published
 from service.serving.supervisor import Supervisor
 from service.serving.worker import READY, Seat, run_worker
 from service.settings import Settings
@@ -71,7 +71,7 @@ def _first_loader(settings: Settings, *groups: list[socket.socket]) -> Loader:
     """Begin to load what is published. Raises InputError."""
     store = ArtifactStore(settings.artifacts)
     stamp = Stamp.of(store.pointer)
-    job = Job(settings, store.current(), stamp, experiments_of(settings), first=True)
+    job = Job(settings, store.current(), stamp, Declared.read(settings), first=True)
 
     def let_go() -> None:
         for one in (listener for group in groups for listener in group):

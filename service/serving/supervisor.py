@@ -281,7 +281,7 @@ class Supervisor:
                 self._coming = self._load(path, stamp, next(self._numbers))
 
     def _load(self, path: Path, stamp: Stamp | None, number: int) -> Loader | None:
-        job = Job(self.settings, path, stamp, self.loader.job.experiments)
+        job = Job(self.settings, path, stamp, self.loader.job.declared)
         try:
             loader = Loader.start(job, number, self._let_go, self.say)
         except OSError as error:

@@ -63,7 +63,8 @@ def run_worker(settings: Settings, published: Published, seat: Seat) -> int:
     SIGTERM drains and ends; SIGUSR1 ends without a word of unreadiness (a successor shares the sockets, and gets the
     connections); SIGHUP looks for a new bundle. SIGINT is the parent's to hear, unless there is none.
     """
-    app = create_app(settings, live=published.live, experiments=published.experiments)
+    declared = published.declared
+    app = create_app(settings, live=published.live, experiments=declared.experiments, rules=declared.rules)
     config = uvicorn.Config(
         app,
         loop="uvloop",
