@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,18 @@ def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int
     descr, fortran, sizes = (part.decode() for part in found.groups())
     shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
     return descr, fortran == "True", shape, len(begins) + length
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Take a mapped array's pages out of this process: they stay in the page cache, and come back where they are read.
+
+    An array that is no map stays as it is.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def stream_rows(path: Path, array: npt.NDArray[Any]) -> Any:

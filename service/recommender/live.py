@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from service.bundle.arrays import let_go
 from service.bundle.reader import Bundle, ModelData
 from service.domain import Candidates, Clock, ItemRows, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
@@ -116,7 +117,14 @@ def go_live(
         if data.entry.kind == "two_stage":
             models[name] = _two_stage(data, bundle, made, clock)
     models["default"] = models[bundle.manifest.default_model]
-    return LiveBundle(bundle, models, popular, _newcomers(bundle))
+    live = LiveBundle(bundle, models, popular, _newcomers(bundle))
+    # All of it has been read for proof; what answers read comes back, and the rest is nobody's memory.
+    for array in (bundle.history_indptr, bundle.history_items):
+        let_go(array)
+    for data in bundle.models.values():
+        for array in data.arrays.values():
+            let_go(array)
+    return live
 
 
 def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tuple[Retriever, float]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.bundle.arrays import ALLOWED_DTYPES, map_array, stream_rows, write_array
+from service.bundle.arrays import ALLOWED_DTYPES, let_go, map_array, stream_rows, write_array
 from service.bundle.files import sha256_of
 from service.bundle.manifest import FileEntry
 from service.bundle.values import Values
@@ -110,6 +110,24 @@ def test_values_stand_at_multiples_of_their_size_whatever_the_header_s_length(
     mapped = mapped_from(path, array)
     assert mapped.flags.aligned
     assert mapped.tolist() == array.tolist()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="tells of memory on Linux only")
+def test_pages_let_go_are_no_memory_of_the_process_until_they_are_read(tmp_path: Path) -> None:
+    def resident() -> int:
+        rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(row.split()[1]) << 10 for row in rows if row.startswith("Rss:"))
+
+    array = np.arange(4 << 20, dtype=np.int32)
+    write_array(tmp_path / "a.npy", array)
+    mapped = mapped_from(tmp_path / "a.npy", array)
+    assert int(mapped.max()) == len(array) - 1
+    before = resident()
+    let_go(mapped[7:])
+    assert resident() < before - array.nbytes // 2
+    np.testing.assert_array_equal(mapped, array)
+    let_go(array)  # is no map
+    np.testing.assert_array_equal(mapped, array)
 
 
 @pytest.mark.skipif(
