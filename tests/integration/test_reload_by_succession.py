@@ -309,8 +309,10 @@ def test_a_history_is_known_after_a_reload(two: tuple[Path, list[str]], tmp_path
                     seen.append(item)
                 reload(service, root, wanted)
                 for _ in range(4):
-                    assert set(seen[::2]).isdisjoint(asked(service, WARM)[0])
-                    assert set(seen[1::2]).isdisjoint(asked(service, COLD)[0])
+                    for user, theirs in ((WARM, seen[::2]), (COLD, seen[1::2])):
+                        items, _, lacks = asked(service, user)
+                        assert lacks is None
+                        assert set(theirs).isdisjoint(items)
                 answer = kept.get(f"/reco/als/{WARM}")
                 assert answer.headers["x-reco-bundle"] == wanted
                 assert set(seen[::2]).isdisjoint(answer.json()["items"])
