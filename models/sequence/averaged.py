@@ -18,7 +18,8 @@ class Averaged(nn.Module, Generic[N]):
     """Averages after every step of an optimizer, and warms its rates up. All of it is state, so it resumes.
 
     At every epoch an average scores about as a network would whose rates had fallen to nothing by then, so nobody
-    needs to know beforehand which epoch is the last. memory, warmup: in steps.
+    needs to know beforehand which epoch is the last. memory, warmup: in steps. Warm, the rates are whoever's who
+    sets them.
     """
 
     steps: torch.Tensor
@@ -34,7 +35,9 @@ class Averaged(nn.Module, Generic[N]):
         optimizer.register_step_post_hook(self._follow)
 
     def _warm_up(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        share = min(1.0, (int(self.steps) + 1) / self._warmup)
+        if (steps := int(self.steps) + 1) > self._warmup:
+            return
+        share = steps / self._warmup
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
 

@@ -31,7 +31,7 @@ class Config:
     dropout: float = 0.1
     negatives: int | None = None
     """Items drawn a step to stand for the catalogue; None: all items, in place of a sample."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.0
     tokens: int = 1024
     """Places a step, over all its histories."""
@@ -52,13 +52,22 @@ def lacks(dataset: Dataset) -> str | None:
 
 
 def start_of(dataset: Dataset) -> Config:
-    """Settings that fit the data's shape: short histories need no long reach, large catalogues are sampled."""
+    """Settings that fit the data's shape.
+
+    Short histories need no long reach, large catalogues are sampled, and where an item has few events they are to be
+    learned slowly and not by heart.
+    """
     per_user = np.bincount(dataset.user_rows, minlength=1)
     longest = int(np.quantile(per_user[per_user > 0], 0.99)) if len(dataset) else 1
     length = min(200, max(10, 1 << (longest - 1).bit_length()))
     sampled = len(np.unique(dataset.item_rows)) > FULL_SOFTMAX_ITEMS
     sparse = len(dataset) < 30 * max(len(np.unique(dataset.item_rows)), 1)
-    return Config(history_length=length, negatives=1024 if sampled else None, dropout=0.4 if sparse else 0.1)
+    return Config(
+        history_length=length,
+        negatives=1024 if sampled else None,
+        dropout=0.4 if sparse else 0.1,
+        learning_rate=1e-3 if sparse else 4e-3,
+    )
 
 
 def refuse_impossible(dataset: Dataset, config: Config) -> None:

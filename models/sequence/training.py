@@ -25,7 +25,7 @@ from models.sequence.histories import (
 )
 from models.sequence.spectral import spectral_start
 from models.towers.item_softmax import full_softmax, sampled_softmax
-from models.towers.loop import Schedule, fit, seeded
+from models.towers.loop import Plateau, Schedule, fit, seeded
 from models.towers.resumable import resumable
 from models.trained import TrainedModel
 
@@ -35,6 +35,8 @@ _WARMUP_STEPS = 100
 _FLATTENED = 0.75
 """Negatives are drawn by popularity to this power, so that rare items come up too."""
 _CLIP_NORM = 1.0
+_PLATEAU = Plateau(factor=0.5, patience=1)
+"""Rates begin high, and halve after each epoch that brought nothing better."""
 _ENCODED_TOKENS = 1 << 14
 """Places encoded at once."""
 _SCORED_CELLS = 1 << 23
@@ -55,7 +57,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     n_items = len(histories.item_rows)
     encoder = _network(learned, config, seed)
     optimizer = torch.optim.AdamW(
-        _groups(encoder, config.weight_decay), config.learning_rate, betas=(0.9, 0.98)
+        _groups(encoder, config.weight_decay), config.learning_rate, betas=(0.9, 0.98), fused=True
     )
     # About an epoch's steps: long enough to be smooth, short enough to forget how it began.
     memory = max(_WARMUP_STEPS, len(learned.items) // config.tokens)
@@ -75,7 +77,9 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         batches=batches,
         loss=objective.of,
         validate=validate if len(examined) else None,
-        schedule=Schedule(config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM),
+        schedule=Schedule(
+            config.max_epochs, config.patience, config.max_seconds, clip_norm=_CLIP_NORM, plateau=_PLATEAU
+        ),
         seed=seed,
         checkpoint=resumable("sequence", dataset, config, seed),
         label="sequence",

@@ -151,6 +151,13 @@ def test_settings_follow_the_shape_of_the_data(split: Split) -> None:
     assert start.negatives is None
 
 
+def test_where_items_have_few_events_they_are_learned_slowly_and_not_by_heart() -> None:
+    few, many = start_of(walks(80)), start_of(walks(600))
+    assert len(walks(80)) < 30 * N_ITEMS < len(walks(600))
+    assert few.dropout > many.dropout
+    assert few.learning_rate < many.learning_rate
+
+
 def test_it_is_built_where_it_is_named_and_nowhere_else(tmp_path: Path) -> None:
     dataset = walks()
     assert dataset.times is not None
