@@ -108,7 +108,8 @@ class SqliteStore:
 
     async def start(self) -> None:
         """Begin."""
-        self._reader = _open_reader(self._path)
+        with contextlib.suppress(sqlite3.Error):  # it is opened again when somebody asks
+            self._reader = _open_reader(self._path, busy_s=self._busy_s)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
@@ -230,9 +231,20 @@ def _connect(path: Path, *, busy_s: float) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=busy_s, isolation_level=None)
 
 
-def _open_reader(path: Path) -> sqlite3.Connection:
-    connection = _connect(path, busy_s=0.0)
-    connection.execute("PRAGMA query_only = 1")
+def _open_reader(path: Path, *, busy_s: float = 0.0) -> sqlite3.Connection:
+    """Open for reads that wait for no lock, but for the first, which waits `busy_s` seconds.
+
+    From its first read on a connection counts among the file's users. One that closes as the last of them locks the
+    others out while it takes the write-ahead log in: a worker that ends must find its successor among them.
+    """
+    connection = _connect(path, busy_s=busy_s)
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute(_READ, (b"", 0.0)).fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

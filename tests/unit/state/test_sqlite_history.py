@@ -43,6 +43,16 @@ async def test_workers_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
         assert sorted(map(int, await one.items(1))) == list(range(40))
 
 
+async def test_whoever_ends_finds_its_successor_among_the_files_users(tmp_path: Path) -> None:
+    async with in_sqlite(tmp_path / "h") as ending:
+        await ending.history.append(did(1, 10))
+        async with in_sqlite(tmp_path / "h") as begun:  # it has read and written nothing yet
+            await ending.history.close()
+            # The last user's close would have taken the log in, with the file locked for everybody meanwhile.
+            assert (tmp_path / "h-wal").exists()
+            assert await begun.items(1) == (10,)
+
+
 _APPEND_AND_TELL = """
 import asyncio, sys
 from pathlib import Path
