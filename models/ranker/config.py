@@ -27,11 +27,11 @@ class Config:
     """Users of one moment whose pools are learned from; of more a seeded sample."""
     negatives: float = 0.3
     """Share kept of what is in a pool and was not read."""
-    rounds: int = 180
+    rounds: int = 300
     """Trees at most."""
-    patience: int = 40
+    patience: int = 60
     """Rounds without a better NDCG@10 of held-out users, after which no more trees are grown."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.06
     leaves: int = 15
     """Of a tree of LightGBM."""
     depth: int = 5
