@@ -44,8 +44,10 @@ from service.telemetry import MULTIPROCESS_DIR
 LOADER, WORKER = "reco-loader", "reco-worker"
 """What processes are called in `ps` (`/proc/PID/comm`)."""
 _PR_SET_CHILD_SUBREAPER = 36
-_NICENESS = 10
-"""Beside threads of the usual niceness, one of 10 gets a tenth of a busy processor: loading ends under any load."""
+_NICENESS, _LOWEST = 10, 19
+"""Added while loading. Beside threads of the service's niceness, one of 10 more gets a tenth of a busy processor, so
+loading ends under any load.
+"""
 _FORK_S = 30.0
 """A loader at rest forks within milliseconds; one that has not by then is lost."""
 _MESSAGE_BYTES = 1 << 16
@@ -323,7 +325,9 @@ def _load_beside(job: Job, link: socket.socket) -> LiveBundle | None:
 
 def _load(job: Job) -> LiveBundle:
     if not job.first:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        usual = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(usual + _NICENESS, _LOWEST))
     # What a stage costs is judged by this thread's processor time: others take their turns in between.
     live = go_live(load_bundle(job.path), retriever=job.settings.retriever, clock=time.thread_time)
     if job.first:
