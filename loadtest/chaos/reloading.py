@@ -32,15 +32,35 @@ class Watch:
         self.mixed = 0
         self.bundles: dict[str, float] = {}
         """Bundle -> when it last answered, seconds on the monotonic clock."""
-        self.calm: bool | None = None
-        """Whether latencies are those of a service left alone; None: of neither kind."""
-        self.latency = {True: Histogram(), False: Histogram()}
-        """Of right answers: left alone, and while it reloads."""
+        self.windows: dict[bool, list[Histogram]] = {True: [], False: []}
+        """Latencies of right answers, stretch by stretch: of a service left alone (True), and while it reloads."""
+        self._window: Histogram | None = None
 
     @property
     def connections(self) -> int:
         """How many were answered over: each that a client had to make anew counts again."""
         return len(self._connections)
+
+    def begin(self, *, calm: bool) -> None:
+        """Begin a stretch."""
+        self._window = Histogram()
+        self.windows[calm].append(self._window)
+
+    def end(self) -> None:
+        """End it; what is answered until the next belongs to none."""
+        self._window = None
+
+    def latency(self, *, calm: bool) -> Histogram:
+        """Of all stretches of a kind."""
+        whole = Histogram()
+        for window in self.windows[calm]:
+            whole.add(window)
+        return whole
+
+    def usual_p99_s(self, *, calm: bool) -> float:
+        """The median of the stretches' own 99th percentiles: a moment's stall of the machine moves it little."""
+        found = sorted(window.quantile(0.99) for window in self.windows[calm])
+        return found[len(found) // 2] if found else 0.0
 
     def only(self, wanted: str, other: str, since: float) -> bool:
         """Whether one bundle has answered since a time, and the other for a while no more."""
@@ -51,8 +71,8 @@ class Watch:
         """Look at one answer."""
         if flight.connection is not None:
             self._connections.add(flight.connection)
-        if self.calm is not None and answer.status == 200:
-            self.latency[self.calm].record(latency)
+        if self._window is not None and answer.status == 200:
+            self._window.record(latency)
         found = _BUNDLE.search(answer.head)
         if answer.status != 200 or found is None:
             return
@@ -76,7 +96,7 @@ async def publish_all(
     corrupt = _corrupt_copy(artifacts, ids[1])
     memory = []
     for number in range(count):
-        watch.calm = False
+        watch.begin(calm=False)
         if number % 4 == 3:
             before = service.said(_REFUSED)
             _point(artifacts, corrupt)
@@ -89,14 +109,14 @@ async def publish_all(
             taken_up = partial(watch.only, wanted, ids[number % 2], began)
             await _until(taken_up, "a published bundle was not taken up by all")
         await asyncio.sleep(pause_s)
-        watch.calm = None
+        watch.end()
         if number in (0, 9, count - 1):
             memory.append(await asyncio.to_thread(_settled, service))
         if number % 4 == 3:
             await asyncio.sleep(min(pause_s, calm_s))
-            watch.calm = True
+            watch.begin(calm=True)
             await asyncio.sleep(calm_s)
-    watch.calm = None
+            watch.end()
     return memory
 
 
