@@ -10,9 +10,11 @@ links of level 0, the vector, the label); then for each element the byte length 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import hnswlib
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +38,32 @@ class _Header(NamedTuple):
     m: int
     level_mult: float
     ef_construction: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A graph index that was checked whole, and is not loaded.
+
+    Loaded, it is memory of the process, about twice its vectors', which only a retriever that walks it needs.
+    """
+
+    path: Path
+    name: str
+    space: Literal["l2", "ip"]
+    n_elements: int
+    dim: int
+    ef_search: int
+
+    def load(self) -> hnswlib.Index:
+        """The index, set to search by one thread. Raises BundleRefused where hnswlib can't read it."""
+        index = hnswlib.Index(space=self.space, dim=self.dim)
+        try:
+            index.load_index(str(self.path), max_elements=self.n_elements)
+        except RuntimeError as error:
+            raise BundleRefused(self.name, f"hnswlib: {error}") from error
+        index.set_ef(self.ef_search)
+        index.set_num_threads(1)
+        return index
 
 
 def check_hnsw_file(

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import hnswlib
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.bundle.arrays import map_array, stream_rows
 from service.bundle.files import read_manifest, verify_hashes
-from service.bundle.hnsw_file import check_hnsw_file
+from service.bundle.hnsw_file import GraphFile, check_hnsw_file
 from service.bundle.ids import Ids, IntIds, StrIds
 from service.bundle.manifest import MANIFEST, Manifest, ModelEntry
 from service.bundle.text import TextColumn
@@ -77,7 +76,7 @@ class ModelData:
     name: str
     entry: ModelEntry
     arrays: Mapping[str, Array]
-    index: hnswlib.Index | None
+    index: GraphFile | None
     golden: Golden | None
     tower: TowerFile | None = None
 
@@ -524,7 +523,7 @@ class _Reader:
         if descending and not unit and bool((norms[1:] > norms[:-1] * (1 + 1e-5)).any()):
             raise BundleRefused(name, "item vectors must be ordered by falling norm")
 
-    def _index(self, name: str, entry: ModelEntry, vectors: Array) -> hnswlib.Index | None:
+    def _index(self, name: str, entry: ModelEntry, vectors: Array) -> GraphFile | None:
         settings = entry.retrieval.hnsw if entry.retrieval else None
         if settings is None:
             if "index" in entry.files or (entry.retrieval and entry.retrieval.retriever == "hnsw"):
@@ -534,14 +533,8 @@ class _Reader:
             return None
         file = self._name(entry.files, "index")
         check_hnsw_file(self.path / file, file, vectors, settings.m, settings.ef_construction)
-        index = hnswlib.Index(space="l2" if entry.space == "l2" else "ip", dim=vectors.shape[1])
-        try:
-            index.load_index(str(self.path / file), max_elements=len(vectors))
-        except RuntimeError as error:
-            raise BundleRefused(file, f"hnswlib: {error}") from error
-        index.set_ef(settings.ef_search)
-        index.set_num_threads(1)
-        return index
+        space: Literal["l2", "ip"] = "l2" if entry.space == "l2" else "ip"
+        return GraphFile(self.path / file, file, space, len(vectors), vectors.shape[1], settings.ef_search)
 
 
 def _is_gram(gram: Array, expected: Array, regularization: float, share: float) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Protocol
 
-import hnswlib
 import numpy as np
 import numpy.typing as npt
 
@@ -131,7 +130,7 @@ class HnswRetriever(FactorsRetriever):
         super().__init__(model, bundle)
         if model.index is None:
             raise ValueError(f"model {model.name!r} has no index")
-        self._index: hnswlib.Index = model.index
+        self._index = model.index.load()
         self._l2 = model.entry.space == "l2"
 
     def search(self, vector: Vector, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:

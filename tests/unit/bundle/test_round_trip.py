@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.build.assemble import assemble, history
+from service.bundle.hnsw_file import GraphFile
 from service.bundle.manifest import MANIFEST
 from service.bundle.reader import load_bundle
 from service.bundle.writer import BundleWriter
@@ -66,6 +67,22 @@ def test_what_is_written_is_what_is_read(
         np.testing.assert_array_equal(read["user_rows"], given_arrays["user_rows"])
         assert (bundle.models["als"].index is not None) == (index != "none")
         assert go_live(bundle).bundle_id == path.name
+
+
+def test_a_graph_is_loaded_only_where_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path, index="hnsw"))
+    loaded: list[str] = []
+    load = GraphFile.load
+
+    def noted(graph: GraphFile) -> Any:
+        loaded.append(graph.name)
+        return load(graph)
+
+    monkeypatch.setattr(GraphFile, "load", noted)
+    go_live(bundle, retriever="exact")
+    assert loaded == []
+    go_live(bundle)
+    assert loaded == [bundle.models["als"].entry.files["index"]]
 
 
 @pytest.mark.parametrize("index", ["none", "hnsw"])
