@@ -69,11 +69,15 @@ def open_loop_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [heads]
     for load, rungs in report["open_loop"].items():
         for name, one in rungs.items():
-            rows.append((
-                f"{load}: {RUNGS[name].title}", f"{one['rate']:,}", f"{one['p50_us']:,} / {one['p99_us']:,}",
-                f"{one['p99_ratio']:.2f} ({one['p99_ratio_least']:.2f}-{one['p99_ratio_most']:.2f})",
-                f"{one['generator_late_p99_us']:,}" + (" (its own)" if one["generator_s_own"] else ""),
-            ))  # fmt: skip
+            title, rate = f"{load}: {RUNGS[name].title}", f"{one['rate']:,}"
+            if "p99_us" not in one:
+                rows.append((title, rate, "-", "-", "not carried"))
+                continue
+            ratio = "-"
+            if "p99_ratio" in one:
+                ratio = f"{one['p99_ratio']:.2f} ({one['p99_ratio_least']:.2f}-{one['p99_ratio_most']:.2f})"
+            late = f"{one['generator_late_p99_us']:,}" + (" (its own)" if one["generator_s_own"] else "")
+            rows.append((title, rate, f"{one['p50_us']:,} / {one['p99_us']:,}", ratio, late))
     return rows
 
 
