@@ -20,7 +20,7 @@ ARGS ?=
 # Passed to recipes through the environment, so that a path may hold spaces and quotes.
 export ARTIFACTS PORT HOST URL DATA BUILD_ARGS
 
-.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench chaos-events chaos-overload chaos-reload chaos-drain chaos-worker-death chaos-slow-clients loop bench-audience bench-ope build sbom requirements locust locust-web clean
+.PHONY: help setup setup-train run test check format lint types imports gates deploy-lint bench bench-scale chaos-events chaos-overload chaos-reload chaos-drain chaos-worker-death chaos-slow-clients loop bench-audience bench-ope build sbom requirements locust locust-web clean
 
 help: ## List the targets
 	@echo 'Two commands: make run, then make test. All of them:'
@@ -97,6 +97,9 @@ format: setup ## Let ruff fix and format
 
 bench: setup ## /reco beside raw ASGI and others (SECONDS=2 ROUNDS=3 DATA=artifacts HTML=bench.html ARGS="--rungs warm-exact --open-loop warm-exact")
 	@$(BIN)/python -m loadtest.bench --seconds $(or $(SECONDS),2) --rounds $(or $(ROUNDS),3) $${DATA:+--artifacts "$$DATA"} $(if $(HTML),--html $(HTML)) $(ARGS)
+
+bench-scale: setup ## Build, start, memory and search by size (SVG=docs/img/scale.svg ARGS="--items 16000 --graph-up-to 16000")
+	@$(BIN)/python tests/benchmarks/bench_scale.py $(if $(SVG),--svg $(SVG)) $(ARGS)
 
 chaos-events: setup ## Kill a service 1,000 times under event load; nothing acknowledged may be lost (ARGS="--kills 50")
 	@$(BIN)/python -m loadtest.chaos.events $(ARGS)
