@@ -2,9 +2,8 @@
 
 The parent starts one for each bundle. Native code that a crafted file brings down, or never to an end, costs a loader
 and nothing else. The loading runs in a thread of low priority, so that it takes the processor time that requests leave
-over (and a tenth of it where they leave none over); the thread has ended, and with it the priority, when the first
-worker is forked. All workers of a bundle, the first and the one that replaces a dead one days later, share the memory
-of its one loading.
+over; the thread has ended, and with it the priority, when the first worker is forked. All workers of a bundle, the
+first and the one that replaces a dead one days later, share the memory of its one loading.
 
 A worker is no child of its loader: it is forked twice, and falls to the parent, which has declared itself its
 descendants' reaper (Linux). So the parent learns of every worker's end, whatever has become of the loader.
@@ -45,9 +44,7 @@ LOADER, WORKER = "reco-loader", "reco-worker"
 """What processes are called in `ps` (`/proc/PID/comm`)."""
 _PR_SET_CHILD_SUBREAPER = 36
 _NICENESS, _LOWEST = 10, 19
-"""Added while loading. Beside threads of the service's niceness, one of 10 more gets a tenth of a busy processor, so
-loading ends under any load.
-"""
+"""Added by a loader that is not patient: it gets a tenth of a busy processor, so loading ends under any load."""
 _FORK_S = 30.0
 """A loader at rest forks within milliseconds; one that has not by then is lost."""
 _MESSAGE_BYTES = 1 << 16
@@ -90,6 +87,8 @@ class Job:
     stamp: Stamp | None
     declared: Declared
     first: bool = False
+    patient: bool = False
+    """Load with what processor time nobody else wants, however little that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +322,20 @@ def _load_beside(job: Job, link: socket.socket) -> LiveBundle | None:
     return outcome
 
 
-def _load(job: Job) -> LiveBundle:
-    if not job.first:
+def _step_back(*, patient: bool) -> None:
+    """Lower this thread's priority. There is no way back without a privilege."""
+    if patient:
+        # Woken, a worker takes the processor from a thread of this class at once, and not at its time slice's end.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
         thread = threading.get_native_id()
         usual = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, min(usual + _NICENESS, _LOWEST))
+
+
+def _load(job: Job) -> LiveBundle:
+    if not job.first:
+        _step_back(patient=job.patient)
     # What a stage costs is judged by this thread's processor time: others take their turns in between.
     live = go_live(load_bundle(job.path), retriever=job.settings.retriever, clock=time.thread_time)
     if job.first:

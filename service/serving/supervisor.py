@@ -41,6 +41,10 @@ _STILLBIRTH_WINDOW_S = 10.0
 _BACK_OFF_S = 1.0
 _MOST_STILLBORN = 3
 """Of a new bundle's workers, before it is given up."""
+_PATIENCE_S = 20.0
+"""How long a new bundle is loaded with what processor time is left over."""
+_BIRTH_S = 60.0
+"""Given to a successor to become ready."""
 _KILL_AFTER_S = 3.0
 """Given to a worker over its own limits before it is killed."""
 _STDOUT = 1
@@ -62,7 +66,8 @@ class _Worker:
     """It has passed on what it could, and takes no new connection."""
     successor_of: int | None = None
     ends_by: float = math.inf
-    """Told to make way, it is killed then. Seconds on the monotonic clock, as all times here."""
+    """When it is killed: a successor that is not ready, a predecessor that was told to make way. Seconds on the
+    monotonic clock, as all times here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,7 @@ class Supervisor:
                 worker.worn = True
 
     def _ready(self, worker: _Worker) -> None:
-        worker.ready = True
+        worker.ready, worker.ends_by = True, math.inf
         coming = self._coming
         if coming is not None and worker.generation == coming.number:
             self._promote(coming)
@@ -230,12 +235,19 @@ class Supervisor:
         now = time.monotonic()
         coming = self._coming
         limit_s = self.settings.reload_limit_s
-        if coming is not None and coming.loaded is None and now - coming.began >= limit_s:
-            self._gone_wrong(coming, f"it was not loaded within {limit_s:g} seconds (RECO_RELOAD_LIMIT_S)")
+        if coming is not None and coming.loaded is None:
+            job, took_s = coming.job, now - coming.began
+            if job.patient and took_s >= min(_PATIENCE_S, limit_s):
+                # Requests leave too little over: from the start again, with a share of the processors.
+                coming.kill()
+                self._coming = self._load(job.path, job.stamp, coming.number)
+            elif took_s >= limit_s:
+                reason = f"it was not loaded within {limit_s:g} seconds (RECO_RELOAD_LIMIT_S)"
+                self._gone_wrong(coming, reason)
         for worker in self._workers.values():
             if now >= worker.ends_by:
                 worker.ends_by = math.inf
-                self.say(f"worker {worker.slot} (pid {worker.pid}) did not make way in time; killed")
+                self.say(f"worker {worker.slot} (pid {worker.pid}) took too long; killed")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
         if self._stop_at is not None and self._workers and now >= self._stop_at:
@@ -278,10 +290,10 @@ class Supervisor:
                 if self._follows:
                     self._count("unchanged")
             else:
-                self._coming = self._load(path, stamp, next(self._numbers))
+                self._coming = self._load(path, stamp, next(self._numbers), patient=True)
 
-    def _load(self, path: Path, stamp: Stamp | None, number: int) -> Loader | None:
-        job = Job(self.settings, path, stamp, self.loader.job.declared)
+    def _load(self, path: Path, stamp: Stamp | None, number: int, *, patient: bool = False) -> Loader | None:
+        job = Job(self.settings, path, stamp, self.loader.job.declared, patient=patient)
         try:
             loader = Loader.start(job, number, self._let_go, self.say)
         except OSError as error:
@@ -529,7 +541,10 @@ class Supervisor:
         finally:
             os.close(mouth)
         os.set_blocking(ear, False)
-        self._workers[pid] = _Worker(pid, slot, identity, ear, loader.number, successor_of=successor_of)
+        worker = _Worker(pid, slot, identity, ear, loader.number, successor_of=successor_of)
+        if successor_of is not None:
+            worker.ends_by = time.monotonic() + _BIRTH_S
+        self._workers[pid] = worker
         return True
 
     def _let_go(self) -> None:

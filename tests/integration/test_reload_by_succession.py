@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from asking import COLD, WARM, asked, report
 from factories import tiny_dataset, trained_models, write_tiny_bundle
-from served import PATIENCE_S, Load, Served, served, wait_for
+from served import PATIENCE_S, Load, Served, comm, served, wait_for
 
 from models.build.assemble import assemble
 from models.trained import TrainedModel
@@ -181,22 +181,32 @@ async def test_workers_that_die_in_the_middle_of_a_reload_are_replaced(
     assert load.outcomes["lost"] <= kills * load.clients
 
 
-def coming_loader(service: Served, serving: set[int]) -> int:
+def coming_loader(service: Served, known: set[int]) -> int:
     """The loader of a bundle that was published just now, stopped in the middle of its work."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        for pid in service.children() - serving - service.workers:
-            with contextlib.suppress(ProcessLookupError):
+        for pid in service.children() - known:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if not loads(pid):
+                    continue
                 os.kill(pid, signal.SIGSTOP)
-                return pid
+                if loads(pid):
+                    return pid
+                os.kill(pid, signal.SIGCONT)
     raise AssertionError("waited in vain for a loader")
+
+
+def loads(pid: int) -> bool:
+    """Whether a loader's second thread runs."""
+    return comm(pid) == "reco-loader" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 2
 
 
 def test_a_loader_that_dies_costs_only_the_reload(two: tuple[Path, list[str]], service: Served) -> None:
     root, ids = two
     wait_for(lambda: len(service.loaders) == 1 and len(service.workers) == 2, "two workers and their loader")
+    serving = service.loaders
     ArtifactStore(root).publish(ids[1])
-    os.kill(coming_loader(service, service.loaders), signal.SIGKILL)
+    os.kill(coming_loader(service, serving), signal.SIGKILL)
     wait_for(lambda: attempts(service, "failed") == 1, "the failure")
     (line,) = [line for line in service.log if "cannot be taken up" in line.get("message", "")]
     assert line["reason"] == f"loading bundle {ids[1]} went wrong: signal SIGKILL"
@@ -213,14 +223,29 @@ def test_a_loader_that_hangs_is_given_up(two: tuple[Path, list[str]], tmp_path: 
         wait_for(
             lambda: len(service.loaders) == 1 and len(service.workers) == 2, "two workers and their loader"
         )
+        serving = service.loaders
         ArtifactStore(root).publish(ids[1])
-        stopped = coming_loader(service, service.loaders)
+        patient = coming_loader(service, serving)
+        second = coming_loader(service, serving | {patient})  # with a higher priority
         wait_for(lambda: attempts(service, "failed") == 1, "the failure")
-        wait_for(lambda: stopped not in service.children(), "its end")
+        wait_for(lambda: service.children().isdisjoint({patient, second}), "their end")
         assert "was not loaded within 2 seconds (RECO_RELOAD_LIMIT_S)" in str(service.log)
         assert service.get("/reco/als/100").headers["x-reco-bundle"] == ids[0]
         ArtifactStore(root).publish(ids[0])
         wait_for(lambda: attempts(service, "unchanged") == 1, "the way back")
+
+
+def test_a_loader_that_gets_no_processor_is_tried_again_with_a_share(
+    two: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    root, ids = two
+    with served(root, tmp_path, env={"RECO_RELOAD_LIMIT_S": "5"}) as service:
+        wait_for(lambda: len(service.loaders) == 1 and len(service.workers) == 2, "two workers")
+        serving = service.loaders
+        ArtifactStore(root).publish(ids[1])
+        coming_loader(service, serving)
+        wait_for(lambda: attempts(service, "ok") == 1, "the reload")
+        assert service.get("/reco/als/100").headers["x-reco-bundle"] == ids[1]
 
 
 def test_another_takes_the_place_of_a_dead_loader(two: tuple[Path, list[str]], service: Served) -> None:
