@@ -97,6 +97,8 @@ def _threads() -> int:
     """
     if os.getpriority(os.PRIO_PROCESS, 0) > 0:
         return 1
+    if hasattr(os, "SCHED_IDLE") and os.sched_getscheduler(0) == os.SCHED_IDLE:
+        return 1
     return min(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         _MOST_THREADS,

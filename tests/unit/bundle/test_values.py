@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from factories import write_tiny_bundle
 
-from service.bundle import values
+from service.bundle import files, values
 from service.bundle.files import read_manifest, sha256_of, verify_hashes
 from service.bundle.manifest import FileEntry
 from service.bundle.reader import load_bundle
@@ -91,6 +93,24 @@ def test_the_first_damaged_file_is_named_however_many_threads_hash(
         with pytest.raises(BundleRefused, match="sha256") as caught:
             verify_hashes(bundle, manifest, values_of(manifest))
         assert caught.value.file == name
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="threads have a class of their own on Linux only")
+@pytest.mark.parametrize("step_back", ["nice", "idle"])
+def test_a_thread_that_stepped_back_hashes_alone(step_back: str) -> None:
+    found: list[int] = []
+
+    def load() -> None:
+        if step_back == "nice":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        else:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        found.append(files._threads())
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    assert found == [1]
 
 
 def test_what_each_array_is_asked_depends_on_its_role(tmp_path: Path) -> None:
