@@ -72,7 +72,9 @@ def test_memory_adds_up(measured: tuple[dict[str, Any], str, str]) -> None:
 def test_curves_are_drawn(measured: tuple[dict[str, Any], str, str]) -> None:
     picture = measured[2]
     assert picture.count("<svg") == 1
-    assert "items, falling norms: graph too" in picture  # matplotlib writes each text as a comment beside its outlines
+    assert (
+        "items, falling norms: graph too" in picture
+    )  # matplotlib writes each text as a comment beside its outlines
 
 
 def test_what_would_begin_too_late_is_left_out() -> None:
