@@ -18,7 +18,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any
 
@@ -435,9 +435,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def sweep(state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
-    """Hold every connection of a worker against its bounds."""
+def sweep(connections: Iterable[object], loop: asyncio.AbstractEventLoop) -> None:
+    """Hold connections against their bounds."""
     now = loop.time()
-    for connection in list(state.connections):
+    for connection in connections:
         if isinstance(connection, BoundedProtocol):
             connection.sweep(now)
