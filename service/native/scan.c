@@ -18,8 +18,6 @@
 #define GROUP 4
 #define CODE_MOST 127.0f
 #define LARGE_PAGE ((size_t)1 << 21)
-/* Relative rounding of a float32 product of up to some thousand dimensions, twice over. */
-#define ROUNDING 2e-5f
 
 /* Keeps the loop that follows, of fixed length, a loop: unrolled, it would not be vectorised. */
 #define EACH_LANE _Pragma("GCC unroll 1")
@@ -200,6 +198,10 @@ static void aligned_free(void *found) {
     free(whole);
 }
 
+/* More than float32 rounds away, as a share of |q| |v|: of a product in full, some (dim / 16 + 5) units of 1.2e-7; of a
+   score by codes, four roundings of 6e-8 of numbers that codes of one sign make up to 2 sqrt(dim) times as large. */
+static double rounding(Py_ssize_t dim) { return 1e-5 + 1e-6 * sqrt((double)dim) + 1e-8 * (double)dim; }
+
 static float upward(double value) { return (float)(value * (1.0 + 1e-6)); }
 
 /* How many codes a unit is; 0, which codes all as nothing, where there is nothing or so little that it overflows. */
@@ -277,6 +279,7 @@ static INLINE Coded code_row(const float *vector, Py_ssize_t dim, int8_t *row) {
 /* `row`: room for a vector's code, up to the next LANES. */
 RECO_WIDE static void encode(Scan *scan, int8_t *row) {
     const Py_ssize_t dim = scan->dim, groups = scan->groups;
+    const double share = rounding(dim);
     for (Py_ssize_t block = 0; block < scan->blocks; block++) {
         double left_out = 0, said = 0, largest = 0;
         int8_t *codes = scan->codes + block * groups * LANES * GROUP;
@@ -298,10 +301,10 @@ RECO_WIDE static void encode(Scan *scan, int8_t *row) {
             said = length > said ? length : said;
             largest = coded.square > largest ? coded.square : largest;
         }
-        scan->left_out[block] = upward(sqrt(left_out) + ROUNDING * sqrt(largest));
+        scan->left_out[block] = upward(sqrt(left_out) + share * sqrt(largest));
         scan->coded[block] = upward(sqrt(said));
-        scan->half_rounding[block] = scan->squared ? upward(ROUNDING * (largest / 2)) : 0;
-        scan->reach[block] = upward(sqrt(largest) * (1.0 + ROUNDING));
+        scan->half_rounding[block] = scan->squared ? upward(share * (largest / 2)) : 0;
+        scan->reach[block] = upward(sqrt(largest) * (1.0 + share));
     }
     float reach = 0;
     for (Py_ssize_t block = scan->blocks - 1; block >= 0; block--) {
@@ -476,25 +479,16 @@ static void search(Scan *scan, const float *query, const Asked *asked, const npy
 }
 
 static PyObject *answer(const Scan *scan, const float *query, Best *best) {
-    PyObject *rows = new_array(best->count, NPY_INT32), *scores = new_array(best->count, NPY_FLOAT32);
-    if (rows == NULL || scores == NULL) {
-        Py_XDECREF(rows);
-        Py_XDECREF(scores);
-        return NULL;
-    }
-    best_sort(best);
-    int32_t *row = DATA(rows);
-    float *score = DATA(scores);
-    float square = scan->squared ? product(query, query, scan->dim) : 0;
+    PyObject *both = best_answer(best);
+    if (both == NULL) return NULL;
+    int32_t *row = DATA(PyTuple_GET_ITEM(both, 0));
+    float *score = DATA(PyTuple_GET_ITEM(both, 1));
+    const float square = scan->squared ? product(query, query, scan->dim) : 0;
     for (Py_ssize_t at = 0; at < best->count; at++) {
-        int32_t place = best->heap[at].place;
-        row[at] = scan->row_of == NULL ? place : scan->row_of[place];
+        if (scan->row_of != NULL) row[at] = scan->row_of[row[at]];
         /* |q - v|^2 = |q|^2 - 2 (q.v - |v|^2 / 2): ranking by the bracket ranks by falling distance. */
-        score[at] = scan->squared ? 2 * best->heap[at].score - square : best->heap[at].score;
+        if (scan->squared) score[at] = 2 * score[at] - square;
     }
-    PyObject *both = PyTuple_Pack(2, rows, scores);
-    Py_DECREF(rows);
-    Py_DECREF(scores);
     return both;
 }
 

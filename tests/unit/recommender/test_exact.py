@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,22 @@ def test_numbers_of_any_size_are_compared_rightly(seed: int, size: float, space:
     rows, scores = index.search(query, 7, None, None)
     np.testing.assert_array_equal(scores, alone[rows])
     np.testing.assert_array_equal(scores, np.sort(alone)[::-1][:7])
+
+
+@pytest.mark.parametrize("dim", [64, 1024, 4096])
+@pytest.mark.parametrize("space", ["ip", "l2"])
+def test_scores_that_differ_by_no_more_than_rounding_lose_none_of_the_best(space: Space, dim: int) -> None:
+    """Codes tell these numbers exactly and add up to sums that float32 rounds by more than the scores differ."""
+    generator = np.random.default_rng(8)
+    for _ in range(20):
+        vectors = np.full((300, dim), 127, np.float32)
+        vectors[:, -16:] = generator.integers(-2, 3, (300, 16))
+        query = np.full(dim, 127, np.float32)
+        query[-16:] = generator.integers(-2, 3, 16)
+        index = ExactIndex(vectors, space)
+        _, scores = index.search(query, 10, None, None)
+        alone = index.scores(query, np.arange(300, dtype=np.int32))
+        np.testing.assert_array_equal(scores, np.sort(alone)[::-1][:10])
 
 
 def test_of_equal_scores_the_lower_place_stands_first() -> None:
