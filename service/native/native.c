@@ -47,7 +47,7 @@ void best_offer(Best *best, float score, int32_t place) {
     }
 }
 
-void best_sort(Best *best) {
+static void best_sort(Best *best) {
     for (Py_ssize_t left = best->count - 1; left > 0; left--) {
         Scored worst = best->heap[0];
         best->heap[0] = best->heap[left];
@@ -76,6 +76,38 @@ void *array_data(PyObject *object, int type, int dimensions, const char *name) {
 PyObject *new_array(Py_ssize_t length, int type) {
     npy_intp shape[1] = {length};
     return PyArray_SimpleNew(1, shape, type);
+}
+
+PyObject *best_answer(Best *best) {
+    PyObject *places = new_array(best->count, NPY_INT32), *scores = new_array(best->count, NPY_FLOAT32), *both = NULL;
+    if (places != NULL && scores != NULL) {
+        best_sort(best);
+        for (Py_ssize_t at = 0; at < best->count; at++) {
+            ((int32_t *)DATA(places))[at] = best->heap[at].place;
+            ((float *)DATA(scores))[at] = best->heap[at].score;
+        }
+        both = PyTuple_Pack(2, places, scores);
+    }
+    Py_XDECREF(places);
+    Py_XDECREF(scores);
+    return both;
+}
+
+uint64_t *banned_bits(const int32_t *rows, Py_ssize_t count, Py_ssize_t n) {
+    uint64_t *banned = PyMem_Calloc((size_t)(n + 63) / 64 + 1, sizeof(uint64_t));
+    if (banned == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (rows[at] < 0 || rows[at] >= n) {
+            PyMem_Free(banned);
+            PyErr_SetString(PyExc_IndexError, "excluded: a row that the catalogue lacks");
+            return NULL;
+        }
+        banned[rows[at] >> 6] |= (uint64_t)1 << (rows[at] & 63);
+    }
+    return banned;
 }
 
 int instructions = PLAIN;

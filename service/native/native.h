@@ -62,12 +62,14 @@ void best_offer(Best *best, float score, int32_t place);
 static inline float best_least(const Best *best) {
     return best->count < best->room ? -INFINITY : best->heap[0].score;
 }
-/* Put them in order, best first. */
-void best_sort(Best *best);
+/* (places, scores), best first: arrays of int32 and float32; NULL with an exception set. */
+PyObject *best_answer(Best *best);
 
 /* Borrowed data of a C-contiguous array of this type and number of dimensions; NULL with an exception set. */
 void *array_data(PyObject *object, int type, int dimensions, const char *name);
 #define LENGTH(object) PyArray_DIM((PyArrayObject *)(object), 0)
+/* A bit a row of n: those that may not be shown. To be freed by PyMem_Free; NULL with an exception set. */
+uint64_t *banned_bits(const int32_t *rows, Py_ssize_t count, Py_ssize_t n);
 /* A new one-dimensional array; NULL with an exception set. */
 PyObject *new_array(Py_ssize_t length, int type);
 #define DATA(object) PyArray_DATA((PyArrayObject *)(object))

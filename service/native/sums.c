@@ -28,24 +28,6 @@ static inline int any_reaches(const float *scores, float least) {
     return any;
 }
 
-/* Bits of rows that may not be shown; NULL with an exception set. */
-static uint64_t *banned_bits(const int32_t *excluded, Py_ssize_t n_excluded, Py_ssize_t n) {
-    uint64_t *banned = PyMem_Calloc((size_t)(n + 63) / 64 + 1, sizeof(uint64_t));
-    if (banned == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    for (Py_ssize_t at = 0; at < n_excluded; at++) {
-        if (excluded[at] < 0 || excluded[at] >= n) {
-            PyMem_Free(banned);
-            PyErr_SetString(PyExc_IndexError, "excluded: a row that the catalogue lacks");
-            return NULL;
-        }
-        banned[excluded[at] >> 6] |= (uint64_t)1 << (excluded[at] & 63);
-    }
-    return banned;
-}
-
 static inline void consider(Best *best, const uint64_t *banned, const npy_bool *mask, float score, int32_t item) {
     if (!(score >= best_least(best)) || score == -INFINITY) return;
     if (banned[item >> 6] >> (item & 63) & 1) return;
@@ -60,24 +42,6 @@ static void best_of(Best *best, const float *scores, Py_ssize_t n, const uint64_
         for (int lane = 0; lane < 16; lane++) consider(best, banned, mask, scores[at + lane], (int32_t)(at + lane));
     }
     for (; at < n; at++) consider(best, banned, mask, scores[at], (int32_t)at);
-}
-
-static PyObject *rows_and_scores(Best *best) {
-    PyObject *rows = new_array(best->count, NPY_INT32), *scores = new_array(best->count, NPY_FLOAT32);
-    if (rows == NULL || scores == NULL) {
-        Py_XDECREF(rows);
-        Py_XDECREF(scores);
-        return NULL;
-    }
-    best_sort(best);
-    for (Py_ssize_t at = 0; at < best->count; at++) {
-        ((int32_t *)DATA(rows))[at] = best->heap[at].place;
-        ((float *)DATA(scores))[at] = best->heap[at].score;
-    }
-    PyObject *both = PyTuple_Pack(2, rows, scores);
-    Py_DECREF(rows);
-    Py_DECREF(scores);
-    return both;
 }
 
 /* What is to be left out: excluded rows or None, mask or None. -1 with an exception set. */
@@ -121,7 +85,7 @@ PyObject *top(PyObject *module, PyObject *const *args, Py_ssize_t n_args) {
     PyObject *found = NULL;
     if (best_open(&best, n < 0 ? 0 : n < size ? n : size) == 0) {
         if (best.room > 0) best_of(&best, scores, size, rules.banned, rules.mask);
-        found = rows_and_scores(&best);
+        found = best_answer(&best);
         best_close(&best);
     }
     PyMem_Free(rules.banned);
@@ -306,7 +270,7 @@ static PyObject *sums_best(Sums *sums, PyObject *const *args, Py_ssize_t n_args)
             for (Py_ssize_t at = 0; at < n_met; at++)
                 consider(&best, rules.banned, rules.mask, (float)sums->sum[sums->order[at]], sums->order[at]);
         }
-        found = rows_and_scores(&best);
+        found = best_answer(&best);
         best_close(&best);
     }
     PyMem_Free(rules.banned);

@@ -1,30 +1,5 @@
-/* The first of a list that may be shown: one pass, and a table of what may not. */
+/* The first of a list that may be shown: one pass, and a bit for each row that may not. */
 #include "native.h"
-
-/* Rows in a table of twice their number or more, by open addressing; NOTHING marks an empty slot. */
-#define NOTHING (-1)
-#define ON_STACK 512
-
-static inline uint32_t slot_of(int32_t row, uint32_t last) { return ((uint32_t)row * 2654435769u >> 7) & last; }
-
-static void table_fill(int32_t *table, uint32_t last, const int32_t *rows, Py_ssize_t count) {
-    memset(table, 0xff, sizeof(int32_t) * ((size_t)last + 1));
-    for (Py_ssize_t at = 0; at < count; at++) {
-        if (rows[at] < 0) continue;
-        uint32_t slot = slot_of(rows[at], last);
-        while (table[slot] != NOTHING && table[slot] != rows[at]) slot = (slot + 1) & last;
-        table[slot] = rows[at];
-    }
-}
-
-static inline int table_has(const int32_t *table, uint32_t last, int32_t row) {
-    uint32_t slot = slot_of(row, last);
-    while (table[slot] != NOTHING) {
-        if (table[slot] == row) return 1;
-        slot = (slot + 1) & last;
-    }
-    return 0;
-}
 
 PyObject *first_eligible(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args) {
     if (n_args != 7) {
@@ -49,30 +24,26 @@ PyObject *first_eligible(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
         if ((mask = array_data(args[6], NPY_BOOL, 1, "mask")) == NULL) return NULL;
         n_mask = LENGTH(args[6]);
     }
-    Py_ssize_t n_excluded = LENGTH(args[5]);
-    if (n_excluded > (Py_ssize_t)1 << 28) {
-        PyErr_SetString(PyExc_ValueError, "excluded: too many rows");
-        return NULL;
-    }
-    uint32_t size = 16;
-    while (size < 2 * (uint32_t)n_excluded) size *= 2;
+    const Py_ssize_t n_excluded = LENGTH(args[5]);
+    Py_ssize_t n_told = 0; /* rows of which the bits tell: from there on none is excluded */
+    for (Py_ssize_t at = 0; at < n_excluded; at++)
+        if (excluded[at] >= n_told) n_told = (Py_ssize_t)excluded[at] + 1;
+    /* Everybody's list names the whole catalogue. */
+    if (n_told > LENGTH(args[0])) n_told = LENGTH(args[0]);
+    uint64_t *banned = banned_bits(excluded, n_excluded, n_told);
+    if (banned == NULL) return NULL;
     if (n > end - begin) n = end - begin;
-    int32_t small[ON_STACK], *table = small;
     Py_ssize_t few[64], *places = few, count = 0;
     PyObject *rows = NULL, *values = NULL, *both = NULL;
-    if (size > ON_STACK && (table = PyMem_Malloc(sizeof(int32_t) * size)) == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
     if (n > 64 && (places = PyMem_Malloc(sizeof(Py_ssize_t) * (size_t)n)) == NULL) {
         PyErr_NoMemory();
         goto done;
     }
-    table_fill(table, size - 1, excluded, n_excluded);
     for (Py_ssize_t at = begin; at < end && count < n; at++) {
-        int32_t row = items[at];
+        const int32_t row = items[at];
         if (mask != NULL && (row < 0 || row >= n_mask || !mask[row])) continue;
-        if (!table_has(table, size - 1, row)) places[count++] = at;
+        if (row >= 0 && row < n_told && banned[row >> 6] >> (row & 63) & 1) continue;
+        places[count++] = at;
     }
     rows = new_array(count, NPY_INT32);
     values = new_array(count, NPY_FLOAT32);
@@ -86,7 +57,7 @@ PyObject *first_eligible(PyObject *Py_UNUSED(module), PyObject *const *args, Py_
 done:
     Py_XDECREF(rows);
     Py_XDECREF(values);
-    if (table != small) PyMem_Free(table);
+    PyMem_Free(banned);
     if (places != few) PyMem_Free(places);
     return both;
 }

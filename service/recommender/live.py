@@ -16,7 +16,6 @@ from service.domain import Candidates, Clock, ItemRows, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
 from service.recommender.filters import EVERYTHING, Eligible
-from service.recommender.popular import PopularHeads
 from service.recommender.precomputed import KINDS, PrecomputedLists
 from service.recommender.ranking.ranker import TwoStage
 from service.recommender.ranking.warm_up import check_golden, warm_up
@@ -100,7 +99,7 @@ def go_live(
     `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere;
     and with either every request is searched, also where candidates were computed beforehand.
     """
-    popular = PopularHeads(bundle.models["popular"])
+    popular = PopularRetriever(bundle.models["popular"])
     models = {}
     for name, data in bundle.models.items():
         if data.entry.kind == "two_stage":
@@ -130,7 +129,7 @@ def go_live(
 def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tuple[Retriever, float]:
     match data.entry.kind:
         case "popular":
-            return PopularHeads(data), 1.0
+            return PopularRetriever(data), 1.0
         case "item_item":
             return ItemItemRetriever(data, bundle), 1.0
         case "lists":

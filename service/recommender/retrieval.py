@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.bundle.reader import Bundle, ModelData
 from service.domain import Candidates, ItemRows, Scores, Source
-from service.native import Sums
+from service.native import Sums, first_eligible
 from service.recommender.exact import ExactIndex
 from service.recommender.filters import Eligible
 from service.recommender.fold_in import AlsFoldIn, mean_vector
@@ -21,6 +21,7 @@ from service.recommender.user_state import UserState
 Vector = npt.NDArray[np.float32]
 _NARROW = 0.1
 """Below this share of eligible items a graph walk finds too few: score the eligible ones exactly."""
+_MOST_HEADS = 4096
 
 
 class Retriever(Protocol):
@@ -149,9 +150,8 @@ class HnswRetriever(FactorsRetriever):
         except RuntimeError:  # hnswlib raises when its walk ends with fewer than k (hnswlib#444, #608)
             return super().search(vector, n, rules)
         rows = self.item_rows.take(labels[0].astype(np.int64))
-        dropped = np.zeros(
-            len(self.position_of), bool
-        )  # a byte an item beats a search of `excluded` a candidate
+        # A byte an item beats a search of `excluded` a candidate.
+        dropped = np.zeros(len(self.position_of), bool)
         dropped[rules.excluded] = True
         keep = ~dropped[rows]
         if rules.mask is not None:
@@ -240,10 +240,12 @@ class PopularRetriever:
 
     def __init__(self, model: ModelData) -> None:
         self._indptr, self._items, self._scores = (
-            model.arrays[role] for role in ("indptr", "items", "scores")
+            np.ascontiguousarray(model.arrays[role]) for role in ("indptr", "items", "scores")
         )
+        self._heads: dict[tuple[int, int], Candidates] = {}
+        """By list and n: what those get of whom nothing was seen. They never change."""
         # Reading a memoryview gives plain integers, without numpy's scalars between.
-        self._starts = np.ascontiguousarray(self._indptr).data.toreadonly()
+        self._starts = self._indptr.data.toreadonly()
         self._segment_of = np.ascontiguousarray(model.arrays["user_segment"]).data.toreadonly()
         self._newcomers = int(model.entry.parameters.get("newcomers", 0))
 
@@ -292,27 +294,19 @@ class PopularRetriever:
 
     def walk(self, segment: int, n: int, rules: Eligible, taken: frozenset[int] | set[int]) -> Candidates:
         """First n eligible items of a segment's list that are not taken, in the list's order."""
-        source = self.source_of(segment)
+        excluded, mask = rules.excluded, rules.mask
+        if taken:
+            excluded = np.concatenate((excluded, np.fromiter(taken, np.int32, len(taken))))
+        elif mask is None and not len(excluded):
+            return self._heads.get((segment, n)) or self._head(segment, n)
         begin, end = self._starts[segment], self._starts[segment + 1]
-        excluded = rules.excluded
-        if rules.mask is not None:
-            items = self._items[begin:end]
-            kept = np.flatnonzero(rules.mask[items])
-            kept = kept[np.isin(items[kept], excluded, invert=True)]
-            if taken:
-                kept = kept[np.isin(items[kept], list(taken), invert=True)]
-            kept = kept[:n] + begin
-            return Candidates(self._items[kept], self._scores[kept], source, filtered=True)
-        # Of so many at most as many are unwanted as could be: n are left, if the list holds n.
-        end = min(end, begin + n + len(excluded) + len(taken))
-        if not len(excluded) and not taken:
-            return Candidates(self._items[begin:end], self._scores[begin:end], source, filtered=True)
-        unwanted = taken.union(excluded.tolist())
-        places: list[int] = []
-        for place, item in enumerate(self._items[begin:end].tolist(), begin):
-            if item not in unwanted:
-                places.append(place)
-                if len(places) == n:
-                    break
-        chosen = np.array(places, np.int64)
-        return Candidates(self._items.take(chosen), self._scores.take(chosen), source, filtered=True)
+        rows, scores = first_eligible(self._items, self._scores, begin, end, n, excluded, mask)
+        return Candidates(rows, scores, self.source_of(segment), True)
+
+    def _head(self, segment: int, n: int) -> Candidates:
+        begin = self._starts[segment]
+        end = min(self._starts[segment + 1], begin + n)
+        head = Candidates(self._items[begin:end], self._scores[begin:end], self.source_of(segment), True)
+        if len(self._heads) < _MOST_HEADS:
+            self._heads[segment, n] = head
+        return head

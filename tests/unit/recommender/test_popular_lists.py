@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from service.bundle.reader import Bundle, load_bundle
 from service.bundle.store import ArtifactStore
 from service.recommender.filters import Eligible
-from service.recommender.popular import PopularHeads
 from service.recommender.retrieval import PopularRetriever
 
 N_ITEMS = 40
@@ -32,9 +31,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(ArtifactStore(root).current())
 
 
-def test_they_answer_what_the_lists_answer(bundle: Bundle) -> None:
-    lists = PopularRetriever(bundle.models["popular"])
-    heads = PopularHeads(bundle.models["popular"])
+def test_the_first_that_may_be_shown_are_answered_in_the_order_of_the_list(bundle: Bundle) -> None:
+    model = bundle.models["popular"]
+    indptr, items, scores = (model.arrays[role] for role in ("indptr", "items", "scores"))
+    popular = PopularRetriever(model)
 
     @settings(max_examples=600, deadline=None, derandomize=True, database=None)
     @given(QUESTIONS)
@@ -44,12 +44,16 @@ def test_they_answer_what_the_lists_answer(bundle: Bundle) -> None:
         number, n, excluded, taken, allowed = question
         mask = None if allowed is None else np.isin(np.arange(N_ITEMS), list(allowed))
         rules = Eligible(np.array(sorted(excluded), np.int32), mask)
-        expected = lists.walk(number, n, rules, taken)
+        shown = [
+            place
+            for place in range(indptr[number], indptr[number + 1])
+            if items[place] not in excluded | taken and (allowed is None or items[place] in allowed)
+        ][:n]
         for _ in range(2):  # what is kept is given again
-            found = heads.walk(number, n, rules, taken)
-            assert found.item_rows.tolist() == expected.item_rows.tolist()
-            assert found.scores.tolist() == expected.scores.tolist()
-            assert (found.source, found.filtered) == (expected.source, expected.filtered)
-            assert found.item_rows.dtype == expected.item_rows.dtype
+            found = popular.walk(number, n, rules, taken)
+            assert found.item_rows.tolist() == items[shown].tolist()
+            assert found.scores.tolist() == scores[shown].tolist()
+            assert (found.source, found.filtered) == ("segment_popular" if number else "popular", True)
+            assert found.item_rows.dtype == np.int32
 
     check()
