@@ -13,13 +13,12 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from service.bundle.manifest import FileEntry
-from service.bundle.values import Values
+from service.bundle.values import MAX_HEADER_BYTES, Values
 from service.errors import BundleRefused
 
 ALLOWED_DTYPES = frozenset({"<i8", "<i4", "<f4", "|u1"})
 _CHUNK_BYTES = 1 << 22
 _MAGIC = b"\x93NUMPY\x01\x00"
-_MAX_HEADER_BYTES = 10_000
 # A header is Python source by definition, and numpy evaluates it. Bundles hold the one form that writers emit.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': (True|False), "
@@ -79,8 +78,8 @@ def _read_header(path: Path, name: str) -> tuple[str, bool, tuple[int, ...], int
         if begins[:-2] != _MAGIC:
             raise BundleRefused(name, "not an npy array of version 1.0")
         length = int.from_bytes(begins[-2:], "little")
-        if length > _MAX_HEADER_BYTES:
-            raise BundleRefused(name, f"the npy header is larger than {_MAX_HEADER_BYTES} bytes")
+        if length > MAX_HEADER_BYTES:
+            raise BundleRefused(name, f"the npy header is larger than {MAX_HEADER_BYTES} bytes")
         found = _HEADER.fullmatch(file.read(length))
     if found is None:
         raise BundleRefused(name, "not an npy array: its header is not that of a plain array")

@@ -15,6 +15,9 @@ from service.bundle.manifest import FileEntry, Manifest
 
 BLOCK_BYTES = 1 << 20
 """Read at once: what a core's second-level cache holds beside the sums."""
+MAX_HEADER_BYTES = 10_000
+"""Of an array's header; the format's name and the header's length stand before it."""
+_BEFORE_HEADER = 10
 _WIDEST = 4096
 """Of a vector; a manifest admits no wider model."""
 
@@ -30,7 +33,6 @@ class Values:
     __slots__ = (
         "_count",
         "_first",
-        "_rows",
         "_width",
         "begin",
         "gram",
@@ -48,8 +50,8 @@ class Values:
         norms = norms and len(shape) == 2 and 0 < shape[1] <= _WIDEST
         self.begin = entry.bytes - 4 * count
         """Where the values begin, if the manifest is right."""
-        if self.begin < 0:
-            raise ValueError("the file is too short for its shape")
+        if not 0 <= self.begin <= _BEFORE_HEADER + MAX_HEADER_BYTES:
+            raise ValueError("the file is too short for its shape, or too long")
         self._width, self._count = shape[1] if norms else 1, count
         row = 4 * self._width
         self.step = max(1, BLOCK_BYTES // row) * row

@@ -121,3 +121,10 @@ def test_what_each_array_is_asked_depends_on_its_role(tmp_path: Path) -> None:
     assert noted[als["item_vectors"]].gram is not None
     assert noted[als["user_vectors"]].gram is None
     assert noted[als["gram"]].norms is None
+
+
+def test_a_file_that_says_to_begin_with_more_than_a_header_is_noted_by_nobody() -> None:
+    """Else all that stands before the values would be read at once, however much it is."""
+    raw = bytes(64 + 20_000) + np.ones(3, np.float32).tobytes()
+    with pytest.raises(ValueError, match="too long"):
+        Values(entry_of(raw, [3]))
