@@ -148,7 +148,7 @@ def _scores(model: TrainedModel, prepared: Any, exam: Exam, part: slice) -> npt.
         everybody = arrays["items"][: arrays["indptr"][1]]
         scores[:, everybody] = -np.arange(len(everybody), dtype=np.float32)
         unread = np.diff(exam.indptr[part.start : part.stop + 1]) == 0
-        segments = arrays["user_segment"][users] + np.where(unread, model.parameters.get("newcomers", 0), 0)
+        segments = arrays["user_segment"][users] + np.where(unread, model.parameters.get("first_lists", 0), 0)
         for segment in np.unique(segments).tolist():
             if segment:
                 own = arrays["items"][arrays["indptr"][segment] : arrays["indptr"][segment + 1]]

@@ -54,7 +54,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     shares, (events of the item there + smoothing * everybody's share) / (events there + smoothing): a small
     segment reads like everybody, and what it lacks is filled from everybody's list. It lists SEGMENT_LIST
     items. With `first` every segment, everybody's included, has a second list, of what its users read first, and
-    `parameters.newcomers` says by how many places it stands behind the first: what people begin with is not what
+    `parameters.first_lists` says by how many places it stands behind the first: what people begin with is not what
     they read most, and it is what somebody without a history is asked about. Nothing is drawn at random, so `seed`
     changes nothing. Raises InputError where a setting is out of range or a column is missing.
     """
@@ -72,7 +72,7 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     ]
     parameters: dict[str, Any] = {"segments": names}
     if config.first is not None and dataset.times is not None:
-        parameters["newcomers"] = len(names)
+        parameters["first_lists"] = len(names)
         first = places_from_start(dataset) < config.first
         counted, of_segments = counted[first[counted]], of_segments[first[of_segments]]
         base = _score(dataset, config, counted, np.full(dataset.n_items, _mean_value(dataset, counted)))

@@ -427,11 +427,11 @@ class _Reader:
             raise BundleRefused(entry.files["indptr"], f"segment 0 must list all {self.n_items} items")
         if len(segments) and not (int(segments.min()) >= 0 and int(segments.max()) < len(indptr) - 1):
             raise BundleRefused(entry.files["user_segment"], f"a segment is outside 0..{len(indptr) - 2}")
-        newcomers, n_lists = entry.parameters.get("newcomers", 0), len(indptr) - 1
+        first_lists, n_lists = entry.parameters.get("first_lists", 0), len(indptr) - 1
         last = int(segments.max(initial=0))
-        if type(newcomers) is not int or not 0 <= newcomers < n_lists - last:
+        if type(first_lists) is not int or not 0 <= first_lists < n_lists - last:
             raise BundleRefused(
-                MANIFEST, f"parameters.newcomers: from 0 to {n_lists - 1 - last} here, not {newcomers!r}"
+                MANIFEST, f"parameters.first_lists: from 0 to {n_lists - 1 - last} here, not {first_lists!r}"
             )
         return {"indptr": indptr, "items": items, "scores": scores, "user_segment": segments}
 

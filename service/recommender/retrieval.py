@@ -235,7 +235,7 @@ class ListsRetriever:
 class PopularRetriever:
     """Most popular items of the user's segment, then of everybody.
 
-    Where the model has lists for users without a history, each segment has a second one, `newcomers` behind its first.
+    Where the model has lists for users without a history, each segment has a second one, `first_lists` behind it.
     """
 
     def __init__(self, model: ModelData) -> None:
@@ -247,16 +247,16 @@ class PopularRetriever:
         # Reading a memoryview gives plain integers, without numpy's scalars between.
         self._starts = self._indptr.data.toreadonly()
         self._segment_of = np.ascontiguousarray(model.arrays["user_segment"]).data.toreadonly()
-        self._newcomers = int(model.entry.parameters.get("newcomers", 0))
+        self._first_lists = int(model.entry.parameters.get("first_lists", 0))
 
     def segment_of(self, user: UserState) -> int:
         """Number of the list that is the user's; 0 is everybody's."""
         segment: int = self._segment_of[user.row] if user.row >= 0 else 0
-        return segment if len(user.history) else segment + self._newcomers
+        return segment if len(user.history) else segment + self._first_lists
 
     def source_of(self, segment: int) -> Source:
         """Name a list's source: everybody's are `popular`, of those with a history as of those without."""
-        return "popular" if segment in (0, self._newcomers) else "segment_popular"
+        return "popular" if segment in (0, self._first_lists) else "segment_popular"
 
     @property
     def n_items(self) -> int:

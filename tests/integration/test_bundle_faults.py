@@ -246,14 +246,14 @@ def test_fault_12_a_row_outside_the_ids(
     refused(forge(bundle, {file: array}), file, "outside 0..39")
 
 
-@pytest.mark.parametrize("newcomers", [-1, 10**6, True, "1", None])
-def test_fault_12_newcomers_have_no_such_list(
-    newcomers: object, bundle: Path, refused: Callable[..., None]
+@pytest.mark.parametrize("first_lists", [-1, 10**6, True, "1", None])
+def test_fault_12_first_lists_that_are_not_there(
+    first_lists: object, bundle: Path, refused: Callable[..., None]
 ) -> None:
     forged = forge(
-        bundle, edit=lambda document: document["models"]["popular"]["parameters"].update(newcomers=newcomers)
+        bundle, edit=lambda document: document["models"]["popular"]["parameters"].update(first_lists=first_lists)
     )
-    refused(forged, MANIFEST, "parameters.newcomers")
+    refused(forged, MANIFEST, "parameters.first_lists")
 
 
 @pytest.mark.parametrize("file", ["catalogue/history_indptr.npy", "popular/indptr.npy", "knn/indptr.npy"])

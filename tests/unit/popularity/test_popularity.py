@@ -229,10 +229,10 @@ BEGUN = [
 SEXES = pl.DataFrame({"sex": ["M", "M", "M", "F", "F", None]})
 
 
-def test_newcomers_have_lists_of_what_is_read_first() -> None:
+def test_users_without_history_have_lists_of_what_is_read_first() -> None:
     begun = data(BEGUN, n_users=6, users=SEXES)
     model = train(begun, Config(first=1, segments=("sex",), smoothing=1))
-    behind = model.parameters["newcomers"]
+    behind = model.parameters["first_lists"]
     assert model.parameters["segments"] == ["all", "sex=F", "sex=M"]
     assert behind == 3
     assert segment(model, 0) == [0, 3, 1, 2]
@@ -246,7 +246,7 @@ def test_newcomers_have_lists_of_what_is_read_first() -> None:
 
 def test_without_an_order_nobody_reads_anything_first() -> None:
     unordered = replace(data(BEGUN), times=None, time_kind=None)
-    assert "newcomers" not in train(unordered, Config(first=1)).parameters
+    assert "first_lists" not in train(unordered, Config(first=1)).parameters
 
 
 def test_a_history_decides_which_of_a_segments_two_lists_is_served(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_history_decides_which_of_a_segments_two_lists_is_served(tmp_path: Pat
             assert found.item_rows.tolist() == segment(model, popular.segment_of(user))[:2]
 
 
-def test_tuning_asks_newcomers_as_the_serving_line_answers_them(tmp_path: Path) -> None:
+def test_tuning_asks_users_without_history_as_the_serving_line_answers_them(tmp_path: Path) -> None:
     """Everybody begins with 20 of 60 items and goes on with 40 of 50 others, which are thus read more."""
     generator = np.random.default_rng(4)
     events = []
