@@ -251,7 +251,8 @@ def test_fault_12_first_lists_that_are_not_there(
     first_lists: object, bundle: Path, refused: Callable[..., None]
 ) -> None:
     forged = forge(
-        bundle, edit=lambda document: document["models"]["popular"]["parameters"].update(first_lists=first_lists)
+        bundle,
+        edit=lambda document: document["models"]["popular"]["parameters"].update(first_lists=first_lists),
     )
     refused(forged, MANIFEST, "parameters.first_lists")
 
