@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     k: int = Field(10, ge=1, description="items in an answer that names no k")
     k_max: int = Field(200, ge=1, le=10_000, description="most items a request may ask for")
     max_user_id: int = Field(10**9, ge=0, lt=2**63, description="largest integer user id; above it is a 404")
-    retriever: Literal["auto", "exact", "hnsw"] = Field(
+    retriever: Literal["auto", "exact", "hnsw", "ivf"] = Field(
         "auto", description="overrides the retriever chosen at build time"
     )
     response_cache: int = Field(

@@ -28,6 +28,7 @@ from factories import tiny_dataset, trained_models, two_stage_model, write_tiny_
 from forgery import array_of, forge, manifest_of, sign
 from tower_bundles import write_tower_bundle
 
+from models.build.index import IndexChoice
 from service.bundle.manifest import MANIFEST
 from service.bundle.reader import load_bundle
 from service.domain import Deadline, Plan, Query
@@ -141,7 +142,8 @@ def _child(target: str, first: int, end: int, seed: int) -> None:
             models = trained_models(data)
             if target == "content":
                 models["ranked"] = two_stage_model(data)
-            bundle = write_tiny_bundle(Path(folder), dataset=data, models=models, index="hnsw")
+            index: IndexChoice = "ivf" if target == "content" else "hnsw"
+            bundle = write_tiny_bundle(Path(folder), dataset=data, models=models, index=index)
         document = manifest_of(bundle)
         contents = {name: (bundle / name).read_bytes() for name in document["files"]}
         for number in range(first, end):
@@ -183,7 +185,7 @@ def _content_mutant(
         changed = orjson.loads(orjson.dumps(document))
         _change_value({"manifest": changed}, draw)
         return sign(bundle, changed)
-    name = draw.choice([name for name in contents if name != INDEX])
+    name = draw.choice(list(contents))
     if name.endswith(".json"):
         wrapped = {"document": orjson.loads(contents[name])}
         _change_value(wrapped, draw)
@@ -241,7 +243,7 @@ def _index_mutant(sound: bytes, draw: random.Random) -> bytes:
 
 def _outcome(bundle: Path) -> str:
     try:
-        live = go_live(load_bundle(bundle), retriever="hnsw")  # exact where there is no graph
+        live = go_live(load_bundle(bundle))
     except BundleRefused:
         return "refused"
     for name in live.models:

@@ -1,13 +1,14 @@
-"""From trained vectors to searchable ones: order, graph index, golden queries, and the recall each search gives.
+"""From trained vectors to searchable ones: order, index, golden queries, and the recall each search gives.
 
 On trained ALS vectors a graph index saturates below full recall however wide it searches (users are not distributed
-like items, and long vectors shadow the rest), so the choice between graph and exact scan is made here by measurement.
+like items, and long vectors shadow the rest), and an exact scan is quick where norms fall off; where they don't, cells
+or a graph are. So the choice is made here by measurement.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,30 +16,37 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
+from models.build.cells import Rows, cells_of, probes_tried, recall_of
 from models.trained import TrainedModel
-from service.bundle.manifest import Hnsw, Recall, Retrieval
+from service.bundle.manifest import Hnsw, Ivf, Recall, Retrieval, RetrieverName
 from service.domain import Space
-from service.recommender.exact import ExactIndex
+from service.recommender.exact import Cells, ExactIndex
 
 Vectors = npt.NDArray[np.float32]
-IndexChoice = Literal["auto", "exact", "hnsw", "none"]
-"""auto: build the graph, serve whichever measures better; exact / hnsw: build the graph, serve that; none: no graph."""
+IndexChoice = Literal["auto", "exact", "hnsw", "ivf", "none"]
+"""auto: try what may pay, serve what measures best; hnsw / ivf: serve the graph, or the cells; exact: serve that, with
+a graph beside it where the catalogue is not too large for one; none: exact, and nothing beside it."""
 
 RECALL_WANTED = 0.99
 _M_TRIED = (16, 32, 48)
 _EF_TRIED = (32, 64, 128, 256, 400)
 _EF_CONSTRUCTION = 200
 _GOLDEN = 16
+_GRAPH_UP_TO = 100_000
+"""A larger catalogue's graph, which takes minutes, is built only if it is asked for or cells find too little."""
+_CELLS_FROM = 20_000
+"""Cells are tried where an exact search reads so many vectors or more: below, it takes less than they could save."""
 _GRAPH_FROM = 40
 """Up to so many items a request for ten is a quarter of the catalogue, and the graph's retriever scans it anyway."""
-_SPEED_UP_WANTED = 1.3
-"""A graph must beat the exact scan by this to be worth its lost recall; also keeps a near-tie from flipping."""
+SPEED_UP_WANTED = 1.3
+"""An index must beat the exact scan by this to be worth its lost recall; also keeps a near-tie from flipping."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchableModel:
-    """A factors model ready to be written: arrays by role (item vectors by falling norm, `gram` where fold-in needs
-    it), the graph index or None, the manifest's retrieval entry, and the golden queries."""
+    """A factors model ready to be written: arrays by role (item vectors by cells, where there are such, else by falling
+    norm; `gram` where fold-in needs it), the graph index or None, the manifest's retrieval entry, and the golden
+    queries."""
 
     arrays: Mapping[str, npt.NDArray[Any]]
     index: hnswlib.Index | None
@@ -79,23 +87,28 @@ def make_searchable(
     # Equal norms (a cosine space) keep catalogue order, so that equal scores resolve alike everywhere.
     order = np.lexsort((trained.arrays["item_rows"], np.zeros_like(norms) if space == "cosine" else -norms))
     items, item_rows = np.ascontiguousarray(items[order]), trained.arrays["item_rows"][order]
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "item_vectors": items, "item_rows": item_rows, "user_vectors": users, "user_rows": trained.arrays["user_rows"],
-    }  # fmt: skip
-    if "fold_in" in trained.parameters:
-        arrays["gram"] = (items.astype(np.float64).T @ items.astype(np.float64)).astype(np.float32)
-
     asked, asked_rows = users, trained.arrays["user_rows"]
     if len(users) == 0 and probes is not None:
         asked, asked_rows = probes.vectors, probes.user_rows
     generator = np.random.default_rng(seed)
     sample = np.sort(generator.choice(len(asked), min(n_queries, len(asked)), replace=False))
-    exact = ExactIndex(items, space)
-    rows_scanned = _mean_read(exact, asked[sample[:200]])
-    index, retrieval, microseconds = _choose(items, asked[sample], exact, space, rows_scanned, seed, choice)
-    somebodys = sample[asked_rows[sample] >= 0]
-    golden = _golden(asked_rows, asked, item_rows, exact, index, somebodys[:_GOLDEN])
-    return SearchableModel(arrays, index, retrieval, golden, microseconds)
+    searching = _choose(items, asked[sample], space, seed, choice)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    cells = None
+    if searching.cells is not None:
+        cells = searching.cells.cells
+        items = np.ascontiguousarray(items[searching.cells.order])
+        item_rows = item_rows[searching.cells.order]
+        arrays |= {"cell_centroids": cells.centroids, "cell_starts": cells.starts}
+    arrays |= {
+        "item_vectors": items, "item_rows": item_rows, "user_vectors": users, "user_rows": trained.arrays["user_rows"],
+    }  # fmt: skip
+    if "fold_in" in trained.parameters:
+        arrays["gram"] = (items.astype(np.float64).T @ items.astype(np.float64)).astype(np.float32)
+    somebodys = sample[asked_rows[sample] >= 0][:_GOLDEN]
+    golden = _golden(asked[somebodys], item_rows, ExactIndex(items, space, cells=cells), searching)
+    golden["user_rows"] = asked_rows[somebodys].tolist()
+    return SearchableModel(arrays, searching.graph, searching.retrieval, golden, searching.microseconds)
 
 
 def prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
@@ -109,58 +122,131 @@ def prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
     return ready / norms[:, None] if space == "cosine" else ready
 
 
-def _choose(
-    items: Vectors,
-    queries: Vectors,
-    exact: ExactIndex,
-    space: Space,
-    rows_scanned: float,
-    seed: int,
-    choice: IndexChoice,
-) -> tuple[hnswlib.Index | None, Retrieval, dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """Cells, and the order of the vectors that they are of."""
+
+    order: Rows
+    cells: Cells
+    n_probe: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Searching:
+    """What was chosen. graph and cells: what goes into the bundle, at most one of them."""
+
+    retrieval: Retrieval
+    microseconds: dict[str, float]
+    graph: hnswlib.Index | None = None
+    cells: _Ordered | None = None
+
+
+def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: IndexChoice) -> _Searching:
+    exact = ExactIndex(items, space)
+    rows_scanned = _mean_read(exact, queries[:200])
     whole = Recall(at_10=1.0, at_100=1.0, queries=len(queries))
     if choice == "none" or len(items) < 2 or len(queries) == 0:
-        return None, Retrieval(retriever="exact", recall=whole, rows_scanned=rows_scanned), {}
+        return _Searching(Retrieval(retriever="exact", recall=whole, rows_scanned=rows_scanned), {})
     truth = [exact.search(query, min(100, len(items)), None, None)[0] for query in queries]
+    microseconds = {"exact": _median_microseconds(lambda query: exact.search(query, 10, None, None), queries)}
+    measured: list[dict[str, float]] = []
+    reached: dict[str, bool] = {}
+
+    cells = ivf = graph = hnsw = None
+    if choice == "ivf" or (choice == "auto" and rows_scanned >= _CELLS_FROM):
+        cells, ivf, searched = _try_cells(items, queries, truth, space, seed, measured)
+        reached["ivf"] = ivf.recall.at_10 >= RECALL_WANTED
+        microseconds["ivf"] = _median_microseconds(searched, queries)
+    large = len(items) > _GRAPH_UP_TO
+    if choice == "hnsw" or (choice != "ivf" and (not large or reached.get("ivf") is False)):
+        graph, hnsw, searched = _try_graphs(items, queries, truth, space, seed, measured)
+        reached["hnsw"] = hnsw.recall.at_10 >= RECALL_WANTED and len(items) > _GRAPH_FROM
+        microseconds["hnsw"] = _median_microseconds(searched, queries)
+
+    served: RetrieverName = "exact"
+    if choice in ("hnsw", "ivf"):
+        served = choice
+    elif choice == "auto":
+        quickest = min(
+            (name for name, does in reached.items() if does), key=microseconds.__getitem__, default="exact"
+        )
+        if microseconds[quickest] * SPEED_UP_WANTED < microseconds["exact"]:
+            served = "ivf" if quickest == "ivf" else "hnsw"
+    if served == "ivf":
+        graph = hnsw = None
+    else:
+        cells = ivf = None
+    retrieval = Retrieval(
+        retriever=served, recall=whole, hnsw=hnsw, ivf=ivf, rows_scanned=rows_scanned, measured=measured
+    )
+    found = retrieval.recall_of(served)
+    if found is not None:
+        retrieval = retrieval.model_copy(update={"recall": found})
+    return _Searching(retrieval, microseconds, graph, cells)
+
+
+_Search = Callable[[Vectors], Any]
+
+
+def _try_cells(
+    items: Vectors,
+    queries: Vectors,
+    truth: Sequence[Rows],
+    space: Space,
+    seed: int,
+    measured: list[dict[str, float]],
+) -> tuple[_Ordered, Ivf, _Search]:
+    """Cells, with the fewest searched that find enough, or the most that may be; what was tried goes to `measured`."""
+    order, cells = cells_of(items, seed=seed)
+    places = order.astype(np.int32)
+    place_of = np.empty_like(places)
+    place_of[places] = np.arange(len(places), dtype=np.int32)
+    index = ExactIndex(np.ascontiguousarray(items[order]), space, places, place_of, cells)
+    n_cells, n_probe, recall = len(cells.centroids), 0, None
+    for n_probe, recall in probes_tried(index, n_cells, queries, truth, RECALL_WANTED):
+        measured.append(
+            {
+                "n_cells": n_cells,
+                "n_probe": n_probe,
+                "recall_at_10": recall.at_10,
+                "recall_at_100": recall.at_100,
+            }
+        )
+    assert recall is not None  # the fewest probes are always tried
+    chosen = n_probe
+    return (
+        _Ordered(order, cells, chosen),
+        Ivf(n_cells=n_cells, n_probe=chosen, recall=recall),
+        lambda query: index.search_cells(query, 10, None, None, chosen),
+    )
+
+
+def _try_graphs(
+    items: Vectors,
+    queries: Vectors,
+    truth: Sequence[Rows],
+    space: Space,
+    seed: int,
+    measured: list[dict[str, float]],
+) -> tuple[hnswlib.Index, Hnsw, _Search]:
+    """The first graph and width that find enough, else those that find most; what was tried goes to `measured`."""
     tried: list[tuple[Hnsw, hnswlib.Index]] = []
     for m in _M_TRIED:
         index = _build(items, space, m, seed)
         for ef in _EF_TRIED:
             recall = measure_recall(index, ef, queries, truth)
             tried.append((Hnsw(m=m, ef_construction=_EF_CONSTRUCTION, ef_search=ef, recall=recall), index))
+            measured.append(
+                {"m": m, "ef_search": ef, "recall_at_10": recall.at_10, "recall_at_100": recall.at_100}
+            )
             if recall.at_10 >= RECALL_WANTED:
                 break
         if tried[-1][0].recall.at_10 >= RECALL_WANTED:
             break
-    reached = [pair for pair in tried if pair[0].recall.at_10 >= RECALL_WANTED]
-    settings, index = reached[-1] if reached else max(tried, key=lambda pair: pair[0].recall.at_10)
+    settings, index = max(tried, key=lambda pair: pair[0].recall.at_10)
     index.set_ef(settings.ef_search)
-    microseconds = {
-        "exact": _median_microseconds(lambda query: exact.search(query, 10, None, None), queries),
-        "hnsw": _median_microseconds(
-            lambda query: index.knn_query(query, k=min(10, len(items)), num_threads=1), queries
-        ),
-    }
-    served: Literal["exact", "hnsw"] = "exact"
-    if choice == "hnsw" or (
-        choice == "auto"
-        and reached
-        and len(items) > _GRAPH_FROM
-        and microseconds["hnsw"] * _SPEED_UP_WANTED < microseconds["exact"]
-    ):
-        served = "hnsw"
-    measured = [
-        {"m": s.m, "ef_search": s.ef_search, "recall_at_10": s.recall.at_10, "recall_at_100": s.recall.at_100}
-        for s, _ in tried
-    ]
-    retrieval = Retrieval(
-        retriever=served,
-        recall=settings.recall if served == "hnsw" else whole,
-        hnsw=settings,
-        rows_scanned=rows_scanned,
-        measured=measured,
-    )
-    return index, retrieval, microseconds
+    k = min(10, len(items))
+    return index, settings, lambda query: index.knn_query(query, k=k, num_threads=1)
 
 
 def _mean_read(exact: ExactIndex, queries: Vectors) -> float:
@@ -185,18 +271,16 @@ def measure_recall(
     index: hnswlib.Index, ef: int, queries: Vectors, truth: Sequence[npt.NDArray[np.integer]]
 ) -> Recall:
     """Share of the exact top 10 and top 100 found, averaged over queries. truth: best positions first, a query each."""
-    at = {}
-    for k in (10, 100):
-        wanted = min(k, len(truth[0]))
-        index.set_ef(max(ef, wanted))
+
+    def find(asked: Vectors, k: int) -> Sequence[Rows]:
+        index.set_ef(max(ef, k))
         try:
-            found, _ = index.knn_query(queries, k=wanted, num_threads=1)
+            found: Rows = index.knn_query(asked, k=k, num_threads=1)[0]
         except RuntimeError:  # a graph so broken up that a walk ends short
-            at[k] = 0.0
-            continue
-        hits = sum(len(np.intersect1d(row, exact[:wanted])) for row, exact in zip(found, truth, strict=True))
-        at[k] = round(hits / (wanted * len(queries)), 6)
-    return Recall(at_10=at[10], at_100=at[100], queries=len(queries))
+            return [np.empty(0, np.int32)] * len(asked)
+        return list(found)
+
+    return recall_of(find, queries, truth)
 
 
 def _median_microseconds(search: Any, queries: Vectors) -> float:
@@ -209,21 +293,18 @@ def _median_microseconds(search: Any, queries: Vectors) -> float:
 
 
 def _golden(
-    user_rows: npt.NDArray[np.int32],
-    users: Vectors,
-    item_rows: npt.NDArray[np.int32],
-    exact: ExactIndex,
-    index: hnswlib.Index | None,
-    sample: npt.NDArray[np.integer],
-) -> dict[str, Any]:
-    golden: dict[str, list[Any]] = {"user_rows": [], "item_rows": [], "scores": [], "hnsw_item_rows": []}
+    queries: Vectors, item_rows: npt.NDArray[np.int32], exact: ExactIndex, searching: _Searching
+) -> dict[str, list[Any]]:
+    golden: dict[str, list[Any]] = {"item_rows": [], "scores": [], "hnsw_item_rows": [], "ivf_item_rows": []}
     wanted = min(10, len(item_rows))
-    for place in sample.tolist():
-        positions, scores = exact.search(users[place], wanted, None, None)
-        golden["user_rows"].append(int(user_rows[place]))
+    for query in queries:
+        positions, scores = exact.search(query, wanted, None, None)
         golden["item_rows"].append(item_rows[positions].tolist())
         golden["scores"].append([float(score) for score in scores])
-        if index is not None:
-            labels, _ = index.knn_query(users[place], k=wanted, num_threads=1)
+        if searching.graph is not None:
+            labels, _ = searching.graph.knn_query(query, k=wanted, num_threads=1)
             golden["hnsw_item_rows"].append(item_rows[labels[0].astype(np.int64)].tolist())
+        if searching.cells is not None:
+            positions, _ = exact.search_cells(query, wanted, None, None, searching.cells.n_probe)
+            golden["ivf_item_rows"].append(item_rows[positions].tolist())
     return golden

@@ -50,9 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--index",
-        choices=("auto", "exact", "hnsw", "none"),
+        choices=("auto", "exact", "hnsw", "ivf", "none"),
         default="auto",
-        help="auto: measure and choose; exact or hnsw: serve that; none: no graph index; default: auto",
+        help="auto: measure and choose; exact, hnsw or ivf: serve that; none: exact, without an index; default: auto",
     )
     parser.add_argument(
         "--checkpoints",

@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     vectors.add_argument(
         "--index",
-        choices=("auto", "exact", "hnsw", "none"),
+        choices=("auto", "exact", "hnsw", "ivf", "none"),
         default="auto",
         help="default: what measures best",
     )
@@ -193,8 +193,10 @@ def _summary(
     found: dict[str, Any] = {"retriever": None, "recall": None}
     if entry.retrieval is not None:
         found = {"retriever": entry.retrieval.retriever, "recall": entry.retrieval.recall.model_dump()}
-        if entry.retrieval.hnsw is not None:
-            found["index_recall"] = entry.retrieval.hnsw.recall.model_dump()
+        index = entry.retrieval.index
+        recall = None if index is None else entry.retrieval.recall_of(index)
+        if recall is not None:
+            found["index_recall"] = recall.model_dump()
     serve = f"reco serve --artifacts {args.out}"
     return {
         "bundle_id": live.bundle_id,

@@ -11,27 +11,29 @@ import numpy as np
 from models.evaluation.metrics import NOWHERE, Codes, accuracy, as_ranking
 from models.evaluation.replay import Replay, replay
 from models.evaluation.run import DIGITS, Evaluation, Examiner
+from service.bundle.manifest import RetrieverName
 from service.recommender.live import LiveBundle, go_live
 from service.recommender.plan import plan_for
-from service.recommender.retrieval import HnswRetriever
+from service.recommender.retrieval import FactorsRetriever
 
 _FALLBACK = ("segment_popular", "popular")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCost:
-    """The graph index beside exact search, over the same users at the same k.
+    """The model's index beside exact search, over the same users at the same k.
 
-    `overlap`: share of the items in exact search's slates that the graph's hold, over the users who were
-    searched for at all. Seconds are medians over all users.
+    index: `hnsw` or `ivf`; served: that or `exact`. `overlap`: share of the items in exact search's slates that the
+    index's hold, over the users who were searched for at all. Seconds are medians over all users.
     """
 
-    served: str
+    index: RetrieverName
+    served: RetrieverName
     overlap: float
     exact: Mapping[str, float]
-    hnsw: Mapping[str, float]
+    indexed: Mapping[str, float]
     exact_seconds: float
-    hnsw_seconds: float
+    indexed_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class FallbackCost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """At one k. `search` is None where the model has no graph index: its search is exact.
+    """At one k. `search` is None where the model has no index: its search is exact.
 
     `with_seen`: accuracy if seen items were let through. `fallback` is None where the model is popularity.
     """
@@ -77,11 +79,11 @@ class Costs:
                     name: round(self.search.exact[name], DIGITS),
                     "us": round(1e6 * self.search.exact_seconds, 1),
                 },
-                "hnsw": {
-                    name: round(self.search.hnsw[name], DIGITS),
-                    "us": round(1e6 * self.search.hnsw_seconds, 1),
+                self.search.index: {
+                    name: round(self.search.indexed[name], DIGITS),
+                    "us": round(1e6 * self.search.indexed_seconds, 1),
                 },
-                "delta": round(self.search.hnsw[name] - self.search.exact[name], DIGITS),
+                "delta": round(self.search.indexed[name] - self.search.exact[name], DIGITS),
             }
         return {
             "search": search,
@@ -117,17 +119,20 @@ def measure_costs(
     whole = np.array([source in _FALLBACK for source in answers.sources])
     search = None
     entry = live.resolve(evaluation.model).data.entry
-    if entry.retrieval is not None and entry.retrieval.hnsw is not None:
-        serves_graph = isinstance(live.resolve(evaluation.model).retriever, HnswRetriever)
-        other = ask(go_live(live.bundle, retriever="exact" if serves_graph else "hnsw"))
-        graph, exact = (answers, other) if serves_graph else (other, answers)
+    retriever = live.resolve(evaluation.model).retriever
+    index = None if entry.retrieval is None else entry.retrieval.index
+    if isinstance(retriever, FactorsRetriever) and index is not None:
+        by_index = retriever.name == index
+        other = ask(go_live(live.bundle, retriever="exact" if by_index else index))
+        indexed, exact = (answers, other) if by_index else (other, answers)
         search = SearchCost(
-            served="hnsw" if serves_graph else "exact",
-            overlap=overlap(rank(graph)[~whole], rank(exact)[~whole]),
+            index=index,
+            served=retriever.name,
+            overlap=overlap(rank(indexed)[~whole], rank(exact)[~whole]),
             exact=scored(rank(exact)),
-            hnsw=scored(rank(graph)),
+            indexed=scored(rank(indexed)),
             exact_seconds=float(np.median(exact.seconds)),
-            hnsw_seconds=float(np.median(graph.seconds)),
+            indexed_seconds=float(np.median(indexed.seconds)),
         )
     fallback = None
     if entry.kind != "popular":

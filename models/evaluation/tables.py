@@ -66,12 +66,13 @@ def cost_rows(costs: Costs) -> list[tuple[str, str, str]]:
     if costs.search is not None:
         found = f"overlap@{costs.k} {costs.search.overlap:.2%}"
         times = (
-            f"{1e6 * costs.search.exact_seconds:.0f} µs exact, {1e6 * costs.search.hnsw_seconds:.0f} µs hnsw"
+            f"{1e6 * costs.search.exact_seconds:.0f} µs exact, "
+            f"{1e6 * costs.search.indexed_seconds:.0f} µs {costs.search.index}"
         )
-        if costs.search.served == "hnsw":
-            rows.append(row(f"if searched exactly ({found}; {times})", costs.search.exact))
+        if costs.search.served == "exact":
+            rows.append(row(f"if searched by {costs.search.index} ({found}; {times})", costs.search.indexed))
         else:
-            rows.append(row(f"if searched by the graph ({found}; {times})", costs.search.hnsw))
+            rows.append(row(f"if searched exactly ({found}; {times})", costs.search.exact))
     rows.append(row("if seen items were let through", costs.with_seen))
     if costs.fallback is not None:
         share = f"{costs.fallback.users:.1%} of users, {costs.fallback.places:.1%} of places"

@@ -35,12 +35,13 @@ from service.api.v1_schemas import (
     SimilarAnswer,
     SimilarBody,
 )
+from service.bundle.manifest import RetrieverName
 from service.domain import Deadline, IdKind, ItemFilter, Query, Slate
 from service.errors import InvalidRequest, RequestError, UserNotFound
 from service.events.schema import event_id_of
 from service.policy.experiments import Assignment
 from service.recommender.live import LiveBundle, LiveModel
-from service.recommender.retrieval import FactorsRetriever, HnswRetriever
+from service.recommender.retrieval import FactorsRetriever
 from service.recommender.similar import similar
 
 PREFIX = "/v1"
@@ -377,14 +378,12 @@ def _places(slate: Slate) -> list[dict[str, Any]]:
 
 def _model(model: LiveModel, *, default: bool) -> dict[str, Any]:
     entry = model.data.entry
-    retriever: str | None = None
+    retriever: RetrieverName | None = None
     recall: dict[str, Any] | None = None
-    if isinstance(model.retriever, HnswRetriever):
-        retriever = "hnsw"
-        if entry.retrieval is not None and entry.retrieval.hnsw is not None:
-            recall = entry.retrieval.hnsw.recall.model_dump()
-    elif isinstance(model.retriever, FactorsRetriever):
-        retriever, recall = "exact", {"at_10": 1.0, "at_100": 1.0, "queries": None}
+    if isinstance(model.retriever, FactorsRetriever) and entry.retrieval is not None:
+        retriever = model.retriever.name
+        found = entry.retrieval.recall_of(retriever)
+        recall = {"at_10": 1.0, "at_100": 1.0, "queries": None} if found is None else found.model_dump()
     return {
         "name": model.name,
         "kind": entry.kind,

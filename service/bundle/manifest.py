@@ -20,7 +20,7 @@ _UNSEALED = "0" * 64
 _SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
 
 ModelKind = Literal["popular", "factors", "item_item", "lists", "two_stage"]
-RetrieverName = Literal["exact", "hnsw"]
+RetrieverName = Literal["exact", "hnsw", "ivf"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 FileName = Annotated[
     str,
@@ -63,6 +63,15 @@ class Hnsw(_Strict):
     recall: Recall
 
 
+class Ivf(_Strict):
+    """The cells that the item vectors are ordered by, and what the nearest of them hold."""
+
+    n_cells: Annotated[int, Field(ge=1, le=1 << 24)]
+    n_probe: Annotated[int, Field(ge=1, le=1 << 24)]
+    """Cells searched for the best ten of all."""
+    recall: Recall
+
+
 class Retrieval(_Strict):
     """How a factors model is searched, and what that costs in recall against exact search."""
 
@@ -70,10 +79,22 @@ class Retrieval(_Strict):
     recall: Recall
     """Of the retriever that serves."""
     hnsw: Hnsw | None = None
+    ivf: Ivf | None = None
     rows_scanned: float | None = None
     """Mean item vectors that the exact scan reads for a query (k = 10)."""
     measured: list[dict[str, float]] = []
-    """Every graph setting tried at build time, with its recall. No timings: equal inputs give equal manifests."""
+    """Every setting of graph and cells tried at build time, with its recall. No timings: equal inputs give equal
+    manifests."""
+
+    @property
+    def index(self) -> Literal["hnsw", "ivf"] | None:
+        """What other search than the exact one the model has."""
+        return "ivf" if self.ivf is not None else "hnsw" if self.hnsw is not None else None
+
+    def recall_of(self, name: RetrieverName) -> Recall | None:
+        """What this retriever finds here; None for the exact one, and for one whose index the model lacks."""
+        index = self.hnsw if name == "hnsw" else self.ivf if name == "ivf" else None
+        return None if index is None else index.recall
 
 
 class ModelEntry(_Strict):

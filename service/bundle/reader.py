@@ -38,6 +38,7 @@ MAX_NORM = 1e15
 """Above it an inner product of two vectors may leave float32."""
 _QUICK_ROUNDING = 1e-4
 """Of the Gram matrix noted in single precision, at its very most; see `Values`."""
+_CELLS = {"cell_centroids", "cell_starts"}
 _ITEM_ITEM = ({"dense"}, {"indptr", "indices", "weights"})
 _DTYPES = {
     "indptr": "<i8", "items": "<i4", "scores": "<f4", "user_segment": "<i4", "item_rows": "<i4", "item_vectors": "<f4",
@@ -67,6 +68,13 @@ class Golden:
     scores: tuple[tuple[float, ...], ...]
     hnsw_item_rows: tuple[tuple[int, ...], ...]
     """What the graph index answered when it was built; empty without one."""
+    ivf_item_rows: tuple[tuple[int, ...], ...] = ()
+    """What the nearest cells held; empty without cells."""
+
+    @property
+    def approximate(self) -> tuple[tuple[int, ...], ...]:
+        """All answers that needn't be exact search's."""
+        return self.hnsw_item_rows + self.ivf_item_rows
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -300,7 +308,7 @@ class _Reader:
         for model, queries in golden.items():
             if model not in self.manifest.models:
                 raise BundleRefused(name, f"golden queries for {model!r}, which is not among the models")
-            rows = [row for answers in (*queries.item_rows, *queries.hnsw_item_rows) for row in answers]
+            rows = [row for answers in (*queries.item_rows, *queries.approximate) for row in answers]
             if any(not 0 <= row < self.n_users for row in queries.user_rows) or any(
                 not 0 <= r < self.n_items for r in rows
             ):
@@ -309,10 +317,11 @@ class _Reader:
                 raise BundleRefused(
                     name, f"golden queries of {model!r}: as many answers as questions are needed"
                 )
-            if len(queries.hnsw_item_rows) not in (0, len(queries.user_rows)):
-                raise BundleRefused(
-                    name, f"golden queries of {model!r}: the index answered only some of them"
-                )
+            for answered, what in ((queries.hnsw_item_rows, "index"), (queries.ivf_item_rows, "cells")):
+                if len(answered) not in (0, len(queries.user_rows)):
+                    raise BundleRefused(
+                        name, f"golden queries of {model!r}: the {what} answered only some of them"
+                    )
             for items, scores in zip(queries.item_rows, queries.scores, strict=True):
                 if not len(items) == len(scores) > 0:
                     raise BundleRefused(
@@ -334,7 +343,7 @@ class _Reader:
         if entry.kind == "two_stage":
             roles -= STATIC_ROLES
         if entry.kind == "factors":
-            roles -= TOWER_ROLES
+            roles -= TOWER_ROLES | _CELLS
         if entry.kind in ("factors", "item_item"):
             roles -= _PRECOMPUTED
         wanted = _ITEM_ITEM if entry.kind == "item_item" else (_REQUIRED[entry.kind],)
@@ -477,18 +486,40 @@ class _Reader:
             raise BundleRefused(entry.files["item_rows"], "an item has two vectors")
         if bool((np.diff(user_rows) <= 0).any()):
             raise BundleRefused(entry.files["user_rows"], "rows must be unique and ascending")
-        self._check_norms(entry.files["item_vectors"], unit=entry.space == "cosine", descending=True)
+        cells = self._cells(entry, len(item_rows), dim)
+        self._check_norms(entry.files["item_vectors"], unit=entry.space == "cosine", descending=not cells)
         self._check_norms(entry.files["user_vectors"], unit=entry.space == "cosine", descending=False)
         arrays = {
             "item_rows": item_rows,
             "item_vectors": item_vectors,
             "user_rows": user_rows,
             "user_vectors": user_vectors,
+            **cells,
         }
         if "fold_in" in entry.parameters or "gram" in entry.files:
             arrays["gram"] = self._array(entry.files, "gram", "<f4", (dim, dim))
             self._check_fold_in(entry, arrays)
         return arrays
+
+    def _cells(self, entry: ModelEntry, n: int, dim: int) -> dict[str, Array]:
+        """Centroids, and which vectors stand in each one's cell; empty where the model has none."""
+        assert entry.retrieval is not None  # `_factors` has seen to it
+        settings, present = entry.retrieval.ivf, _CELLS & entry.files.keys()
+        if settings is None and not present and entry.retrieval.retriever != "ivf":
+            return {}
+        if settings is None or present != _CELLS:
+            raise BundleRefused(MANIFEST, f"the files {sorted(_CELLS)} and their ivf settings go together")
+        if settings.n_probe > settings.n_cells:
+            raise BundleRefused(
+                MANIFEST, f"n_probe: of {settings.n_cells} cells, {settings.n_probe} are searched"
+            )
+        starts = self._array(entry.files, "cell_starts", "<i4", (settings.n_cells + 1,))
+        if starts[0] != 0 or starts[-1] != n or bool((np.diff(starts) < 0).any()):
+            raise BundleRefused(entry.files["cell_starts"], f"offsets must run from 0 to {n} without falling")
+        centroids = self._array(entry.files, "cell_centroids", "<f4", (settings.n_cells, dim))
+        if not float(np.abs(centroids).max()) < MAX_NORM:
+            raise BundleRefused(entry.files["cell_centroids"], f"a centroid reaches {MAX_NORM:g}")
+        return {"cell_centroids": centroids, "cell_starts": starts}
 
     def _check_fold_in(self, entry: ModelEntry, arrays: Mapping[str, Array]) -> None:
         """The solver's settings and its matrix: a wrong one would fail, or answer wrongly, on a request."""

@@ -27,7 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes; 0 is one a core (default)")
     parser.add_argument("--budget-ms", type=float, help="time a request may take before the fallback answers")
-    parser.add_argument("--retriever", choices=("auto", "exact", "hnsw"), help="override the build's choice")
+    parser.add_argument(
+        "--retriever", choices=("auto", "exact", "hnsw", "ivf"), help="override the build's choice"
+    )
     parser.add_argument(
         "--admin-port", type=int, help="move /metrics to this loopback port; 0 takes a free one"
     )

@@ -20,11 +20,14 @@ class Scan:
         squared: bool,
         rows: _Rows | None = None,
         positions: _Rows | None = None,
+        centroids: Scan | None = None,
+        starts: _Rows | None = None,
     ) -> None:
         """vectors: (n, dim). squared: rank by falling squared distance instead of by inner product.
 
         rows: (n,), each vector's row of the catalogue; positions: (n_rows,), each row's vector, -1: none. Without
-        them a row is a vector's place. Raises TypeError and ValueError for arrays that don't fit.
+        them a row is a vector's place. centroids: of cells; the vectors starts[c]:starts[c + 1] are cell c's, starts
+        (n_cells + 1,). Raises TypeError and ValueError for arrays that don't fit.
         """
 
     def search(
@@ -38,6 +41,20 @@ class Scan:
         """Rows of the best n, best first (of equal scores the lower place), and their scores.
 
         excluded: int32 rows that must not be among them. mask: (n_rows,), True for rows that may.
+        """
+
+    def search_cells(
+        self,
+        query: npt.NDArray[Any],
+        n: int,
+        excluded: npt.NDArray[Any] | None,
+        mask: npt.NDArray[np.bool_] | None,
+        n_probe: int,
+        /,
+    ) -> tuple[_Rows, _Floats]:
+        """As `search`, but only in cells near the query: `n_probe` of them for the best ten of all, more where more is
+        asked for or where excluded and masked rows are in the way; the same on every processor. Raises ValueError
+        without cells.
         """
 
     def scores(self, query: npt.NDArray[Any], rows: npt.NDArray[Any], /) -> _Floats:

@@ -6,6 +6,10 @@
    every processor. No later vector can score above |q| times the largest norm from there on (Cauchy-Schwarz; the
    bound of LEMP, Teflioudi et al., SIGMOD 2015, section 3), which ends the scan early where norms fall off.
 
+   Where vectors stand in cells, each around a centroid (an inverted file), `search_cells` reads only the cells whose
+   centroids score highest, by their codes alone: the same cells on every processor, though not always all that hold
+   the best.
+
    Codes stand in blocks of 16 vectors, four dimensions of each side by side: one instruction multiplies and adds them
    for all 16, and no sum across a register is needed. */
 #include "native.h"
@@ -17,6 +21,7 @@
 #define LANES 16
 #define GROUP 4
 #define CODE_MOST 127.0f
+#define MOST_BLOCKED 4096
 #define LARGE_PAGE ((size_t)1 << 21)
 
 /* Keeps the loop that follows, of fixed length, a loop: unrolled, it would not be vectorised. */
@@ -24,7 +29,7 @@
 
 enum { INNER_PRODUCT = 0, SQUARED_DISTANCE = 1 };
 
-typedef struct {
+typedef struct Scan {
     PyObject_HEAD
     PyObject *vectors, *rows, *positions;
     const float *exact;
@@ -36,6 +41,11 @@ typedef struct {
     float *left_out, *coded;      /* (blocks): largest norm of what codes leave out (and rounding), and of what they say */
     float *half_rounding, *reach; /* (blocks): rounding of half; largest norm from here on */
     uint64_t *banned;             /* a bit a vector, all 0 between searches */
+    struct Scan *centroids;       /* NULL: no cells */
+    PyObject *starts;
+    const int32_t *start; /* (centroids->n + 1): where each cell begins, and where the last ends */
+    float *coarse, *blocked; /* of a search of cells: centroids' scores; what of `blocked_by` scored too well */
+    uint64_t *keys;          /* (centroids->n) */
     Py_ssize_t read;              /* vectors whose codes the last search read */
 } Scan;
 
@@ -45,68 +55,96 @@ typedef struct {
     float step, zero, length, error;
 } Asked;
 
-typedef Py_ssize_t (*Skip)(const Scan *, const Asked *, Py_ssize_t, float, uint32_t *);
+typedef Py_ssize_t (*Skip)(const Scan *, const Asked *, Py_ssize_t, Py_ssize_t, float, uint32_t *);
+typedef void (*Fill)(const Scan *, const Asked *, float *);
 
 static inline float cut_of(const Scan *scan, const Asked *asked, Py_ssize_t block, float least) {
     return least - (asked->length * scan->left_out[block] + asked->error * scan->coded[block]) -
            scan->half_rounding[block];
 }
 
-/* Each: from `block` on the first block with a vector that may score above `least`, and which (a bit each); -1: none. */
-static Py_ssize_t skip_plain(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
-    for (; block < scan->blocks; block++) {
-        if (asked->length * scan->reach[block] <= least) return -1;
-        const int8_t *codes = scan->codes + block * scan->groups * LANES * GROUP;
-        int32_t dots[LANES] = {0};
-        for (Py_ssize_t group = 0; group < scan->groups; group++, codes += LANES * GROUP) {
-            const uint8_t *code = asked->code + group * GROUP;
-            for (int lane = 0; lane < LANES; lane++)
-                for (int at = 0; at < GROUP; at++) dots[lane] += (int32_t)code[at] * codes[lane * GROUP + at];
-        }
-        float cut = cut_of(scan, asked, block, least);
-        uint32_t bits = 0;
-        for (int lane = 0; lane < LANES; lane++) {
-            Py_ssize_t at = block * LANES + lane;
-            float score = asked->step * ((float)dots[lane] * scan->scale[at] - asked->zero * scan->shift[at]);
-            bits |= (uint32_t)(score - scan->half[at] > cut) << lane;
-        }
-        if (bits) {
-            *may = bits;
-            return block;
-        }
+/* Scores by codes of a block's vectors, here and in the next two. */
+static INLINE void plain_scores(const Scan *scan, const Asked *asked, Py_ssize_t block, float *scores) {
+    const int8_t *codes = scan->codes + block * scan->groups * LANES * GROUP;
+    int32_t dots[LANES] = {0};
+    for (Py_ssize_t group = 0; group < scan->groups; group++, codes += LANES * GROUP) {
+        const uint8_t *code = asked->code + group * GROUP;
+        for (int lane = 0; lane < LANES; lane++)
+            for (int at = 0; at < GROUP; at++) dots[lane] += (int32_t)code[at] * codes[lane * GROUP + at];
     }
-    return -1;
+    for (int lane = 0; lane < LANES; lane++) {
+        Py_ssize_t at = block * LANES + lane;
+        float score = asked->step * ((float)dots[lane] * scan->scale[at] - asked->zero * scan->shift[at]);
+        scores[lane] = score - scan->half[at];
+    }
 }
 
 #if RECO_X86
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static Py_ssize_t
-skip_avx512(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
+#define FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define FOR_AVX2 __attribute__((target("avx2")))
+
+FOR_AVX512 static INLINE __m512 avx512_scores(const Scan *scan, const Asked *asked, Py_ssize_t block) {
     const Py_ssize_t groups = scan->groups;
-    const __m512 step = _mm512_set1_ps(asked->step), zero = _mm512_set1_ps(asked->zero);
-    for (; block < scan->blocks; block++) {
+    const int8_t *codes = scan->codes + block * groups * LANES * GROUP;
+    __m512i even = _mm512_setzero_si512(), odd = _mm512_setzero_si512();
+    Py_ssize_t group = 0;
+    for (; group + 1 < groups; group += 2) {
+        int32_t first, second;
+        memcpy(&first, asked->code + group * GROUP, sizeof first);
+        memcpy(&second, asked->code + group * GROUP + GROUP, sizeof second);
+        even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(first), _mm512_load_si512(codes + group * 64));
+        odd = _mm512_dpbusd_epi32(odd, _mm512_set1_epi32(second), _mm512_load_si512(codes + group * 64 + 64));
+    }
+    if (group < groups) {
+        int32_t last;
+        memcpy(&last, asked->code + group * GROUP, sizeof last);
+        even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(last), _mm512_load_si512(codes + group * 64));
+    }
+    const Py_ssize_t at = block * LANES;
+    const __m512 dots = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
+    const __m512 scores =
+        _mm512_mul_ps(_mm512_set1_ps(asked->step),
+                      _mm512_sub_ps(_mm512_mul_ps(dots, _mm512_load_ps(scan->scale + at)),
+                                    _mm512_mul_ps(_mm512_set1_ps(asked->zero), _mm512_load_ps(scan->shift + at))));
+    return _mm512_sub_ps(scores, _mm512_load_ps(scan->half + at));
+}
+
+FOR_AVX2 static INLINE void avx2_scores(const Scan *scan, const Asked *asked, Py_ssize_t block, __m256 scores[2]) {
+    const int8_t *codes = scan->codes + block * scan->groups * LANES * GROUP;
+    const __m256 step = _mm256_set1_ps(asked->step), zero = _mm256_set1_ps(asked->zero);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i dots[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (Py_ssize_t group = 0; group < scan->groups; group++) {
+        int32_t four;
+        memcpy(&four, asked->code + group * GROUP, sizeof four);
+        const __m256i code = _mm256_set1_epi32(four);
+        for (int half = 0; half < 2; half++) { /* codes of queries are below 128 here: sums of two fit 16 bits */
+            __m256i both =
+                _mm256_maddubs_epi16(code, _mm256_load_si256((const __m256i *)(codes + group * 64 + half * 32)));
+            dots[half] = _mm256_add_epi32(dots[half], _mm256_madd_epi16(both, ones));
+        }
+    }
+    for (int half = 0; half < 2; half++) {
+        const Py_ssize_t at = block * LANES + half * 8;
+        scores[half] = _mm256_mul_ps(
+            step, _mm256_sub_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dots[half]), _mm256_load_ps(scan->scale + at)),
+                                _mm256_mul_ps(zero, _mm256_load_ps(scan->shift + at))));
+        scores[half] = _mm256_sub_ps(scores[half], _mm256_load_ps(scan->half + at));
+    }
+}
+#endif
+
+/* Each: from `block` to `end` the first block with a vector that may score above `least`, and which (a bit each); -1:
+   none. */
+static Py_ssize_t skip_plain(const Scan *scan, const Asked *asked, Py_ssize_t block, Py_ssize_t end, float least,
+                             uint32_t *may) {
+    for (; block < end; block++) {
         if (asked->length * scan->reach[block] <= least) return -1;
-        const int8_t *codes = scan->codes + block * groups * LANES * GROUP;
-        __m512i even = _mm512_setzero_si512(), odd = _mm512_setzero_si512();
-        Py_ssize_t group = 0;
-        for (; group + 1 < groups; group += 2) {
-            int32_t first, second;
-            memcpy(&first, asked->code + group * GROUP, sizeof first);
-            memcpy(&second, asked->code + group * GROUP + GROUP, sizeof second);
-            even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(first), _mm512_load_si512(codes + group * 64));
-            odd = _mm512_dpbusd_epi32(odd, _mm512_set1_epi32(second), _mm512_load_si512(codes + group * 64 + 64));
-        }
-        if (group < groups) {
-            int32_t last;
-            memcpy(&last, asked->code + group * GROUP, sizeof last);
-            even = _mm512_dpbusd_epi32(even, _mm512_set1_epi32(last), _mm512_load_si512(codes + group * 64));
-        }
-        Py_ssize_t at = block * LANES;
-        __m512 dots = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
-        __m512 scores = _mm512_mul_ps(step, _mm512_sub_ps(_mm512_mul_ps(dots, _mm512_load_ps(scan->scale + at)),
-                                                          _mm512_mul_ps(zero, _mm512_load_ps(scan->shift + at))));
-        scores = _mm512_sub_ps(scores, _mm512_load_ps(scan->half + at));
-        uint32_t bits =
-            _mm512_cmp_ps_mask(scores, _mm512_set1_ps(cut_of(scan, asked, block, least)), _CMP_GT_OQ);
+        float scores[LANES];
+        plain_scores(scan, asked, block, scores);
+        const float cut = cut_of(scan, asked, block, least);
+        uint32_t bits = 0;
+        for (int lane = 0; lane < LANES; lane++) bits |= (uint32_t)(scores[lane] > cut) << lane;
         if (bits) {
             *may = bits;
             return block;
@@ -115,41 +153,54 @@ skip_avx512(const Scan *scan, const Asked *asked, Py_ssize_t block, float least,
     return -1;
 }
 
-__attribute__((target("avx2"))) static Py_ssize_t
-skip_avx2(const Scan *scan, const Asked *asked, Py_ssize_t block, float least, uint32_t *may) {
-    const Py_ssize_t groups = scan->groups;
-    const __m256 step = _mm256_set1_ps(asked->step), zero = _mm256_set1_ps(asked->zero);
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (; block < scan->blocks; block++) {
+static void fill_plain(const Scan *scan, const Asked *asked, float *scores) {
+    for (Py_ssize_t block = 0; block < scan->blocks; block++) plain_scores(scan, asked, block, scores + block * LANES);
+}
+
+#if RECO_X86
+FOR_AVX512 static Py_ssize_t skip_avx512(const Scan *scan, const Asked *asked, Py_ssize_t block, Py_ssize_t end,
+                                         float least, uint32_t *may) {
+    for (; block < end; block++) {
         if (asked->length * scan->reach[block] <= least) return -1;
-        const int8_t *codes = scan->codes + block * groups * LANES * GROUP;
-        __m256i dots[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        for (Py_ssize_t group = 0; group < groups; group++) {
-            int32_t four;
-            memcpy(&four, asked->code + group * GROUP, sizeof four);
-            const __m256i code = _mm256_set1_epi32(four);
-            for (int half = 0; half < 2; half++) { /* codes of queries are below 128 here: sums of two fit 16 bits */
-                __m256i both = _mm256_maddubs_epi16(
-                    code, _mm256_load_si256((const __m256i *)(codes + group * 64 + half * 32)));
-                dots[half] = _mm256_add_epi32(dots[half], _mm256_madd_epi16(both, ones));
-            }
-        }
-        const __m256 cut = _mm256_set1_ps(cut_of(scan, asked, block, least));
-        uint32_t bits = 0;
-        for (int half = 0; half < 2; half++) {
-            Py_ssize_t at = block * LANES + half * 8;
-            __m256 scores = _mm256_mul_ps(
-                step, _mm256_sub_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dots[half]), _mm256_load_ps(scan->scale + at)),
-                                    _mm256_mul_ps(zero, _mm256_load_ps(scan->shift + at))));
-            scores = _mm256_sub_ps(scores, _mm256_load_ps(scan->half + at));
-            bits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(scores, cut, _CMP_GT_OQ)) << (half * 8);
-        }
+        const __m512 cut = _mm512_set1_ps(cut_of(scan, asked, block, least));
+        const uint32_t bits = _mm512_cmp_ps_mask(avx512_scores(scan, asked, block), cut, _CMP_GT_OQ);
         if (bits) {
             *may = bits;
             return block;
         }
     }
     return -1;
+}
+
+FOR_AVX512 static void fill_avx512(const Scan *scan, const Asked *asked, float *scores) {
+    for (Py_ssize_t block = 0; block < scan->blocks; block++)
+        _mm512_store_ps(scores + block * LANES, avx512_scores(scan, asked, block));
+}
+
+FOR_AVX2 static Py_ssize_t skip_avx2(const Scan *scan, const Asked *asked, Py_ssize_t block, Py_ssize_t end, float least,
+                                     uint32_t *may) {
+    for (; block < end; block++) {
+        if (asked->length * scan->reach[block] <= least) return -1;
+        const __m256 cut = _mm256_set1_ps(cut_of(scan, asked, block, least));
+        __m256 scores[2];
+        avx2_scores(scan, asked, block, scores);
+        uint32_t bits = 0;
+        for (int half = 0; half < 2; half++)
+            bits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(scores[half], cut, _CMP_GT_OQ)) << (half * 8);
+        if (bits) {
+            *may = bits;
+            return block;
+        }
+    }
+    return -1;
+}
+
+FOR_AVX2 static void fill_avx2(const Scan *scan, const Asked *asked, float *scores) {
+    for (Py_ssize_t block = 0; block < scan->blocks; block++) {
+        __m256 both[2];
+        avx2_scores(scan, asked, block, both);
+        for (int half = 0; half < 2; half++) _mm256_store_ps(scores + block * LANES + half * 8, both[half]);
+    }
 }
 #endif
 
@@ -161,8 +212,17 @@ static Skip skip_here(void) {
     return skip_plain;
 }
 
+static Fill fill_here(void) {
+#if RECO_X86
+    if (instructions == AVX512_VNNI) return fill_avx512;
+    if (instructions == AVX2) return fill_avx2;
+#endif
+    return fill_plain;
+}
+
 /* The largest code of a query: AVX2 adds two products in 16 bits. */
-static int query_most(void) { return instructions == AVX2 ? 63 : 127; }
+#define NARROW_MOST 63
+static int query_most(void) { return instructions == AVX2 ? NARROW_MOST : 127; }
 
 /* The inner product, in sixteen sums that are then added in pairs: the same bits everywhere. */
 static INLINE float product(const float *a, const float *b, Py_ssize_t dim) {
@@ -317,6 +377,9 @@ static void scan_free(Scan *scan) {
     aligned_free(scan->codes);
     aligned_free(scan->scale);
     aligned_free(scan->banned);
+    aligned_free(scan->coarse);
+    Py_XDECREF((PyObject *)scan->centroids);
+    Py_XDECREF(scan->starts);
     Py_XDECREF(scan->vectors);
     Py_XDECREF(scan->rows);
     Py_XDECREF(scan->positions);
@@ -353,11 +416,42 @@ static int take_rows(Scan *scan, PyObject *rows, PyObject *positions) {
     return 0;
 }
 
+static int take_cells(Scan *scan, PyObject *centroids, PyObject *starts) {
+    if (centroids == Py_None) return 0;
+    if (!PyObject_TypeCheck(centroids, &ScanType)) {
+        PyErr_SetString(PyExc_TypeError, "centroids: not a Scan");
+        return -1;
+    }
+    Scan *of = (Scan *)centroids;
+    scan->start = array_data(starts, NPY_INT32, 1, "starts");
+    if (scan->start == NULL) return -1;
+    int sound = of->dim == scan->dim && of->squared == scan->squared && of->row_of == NULL &&
+                LENGTH(starts) == of->n + 1 && scan->start[0] == 0 && scan->start[of->n] == scan->n;
+    for (Py_ssize_t cell = 0; sound && cell < of->n; cell++) sound = scan->start[cell] <= scan->start[cell + 1];
+    if (!sound) {
+        PyErr_SetString(PyExc_ValueError, "starts: no cells of these vectors around these centroids");
+        return -1;
+    }
+    const size_t lanes = (size_t)of->blocks * LANES;
+    scan->coarse = aligned_zeros(lanes * sizeof(float) + lanes * sizeof(uint64_t) + MOST_BLOCKED * sizeof(float));
+    if (scan->coarse == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    scan->keys = (uint64_t *)(scan->coarse + lanes);
+    scan->blocked = (float *)(scan->keys + lanes);
+    scan->centroids = (Scan *)Py_NewRef(centroids);
+    scan->starts = Py_NewRef(starts);
+    return 0;
+}
+
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
-    static char *names[] = {"vectors", "squared", "rows", "positions", NULL};
-    PyObject *vectors, *rows = Py_None, *positions = Py_None;
+    static char *names[] = {"vectors", "squared", "rows", "positions", "centroids", "starts", NULL};
+    PyObject *vectors, *rows = Py_None, *positions = Py_None, *centroids = Py_None, *starts = Py_None;
     int squared;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "Op|OO", names, &vectors, &squared, &rows, &positions)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "Op|OOOO", names, &vectors, &squared, &rows, &positions, &centroids,
+                                     &starts))
+        return NULL;
     const float *exact = array_data(vectors, NPY_FLOAT32, 2, "vectors");
     if (exact == NULL) return NULL;
     Scan *scan = (Scan *)type->tp_alloc(type, 0);
@@ -373,7 +467,7 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
         Py_DECREF(scan);
         return PyErr_Format(PyExc_ValueError, "vectors: too many, or too wide");
     }
-    if (take_rows(scan, rows, positions) < 0) {
+    if (take_rows(scan, rows, positions) < 0 || take_cells(scan, centroids, starts) < 0) {
         Py_DECREF(scan);
         return NULL;
     }
@@ -404,15 +498,15 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
     return (PyObject *)scan;
 }
 
-/* Write a query's code; `code` has room for groups * GROUP. */
-static Asked ask(const Scan *scan, const float *query, uint8_t *code) {
+/* Write a query's code, of numbers up to `most_code`; `code` has room for groups * GROUP. */
+static Asked ask(const Scan *scan, const float *query, int most_code, uint8_t *code) {
     float most = 0;
     double square = 0, rest_square = 0;
     for (Py_ssize_t d = 0; d < scan->dim; d++) {
         most = fmaxf(most, fabsf(query[d]));
         square += (double)query[d] * query[d];
     }
-    const int most_code = query_most(), zero = most_code + 1;
+    const int zero = most_code + 1;
     const float step = most / (float)most_code, inverse = inverse_of(most, (float)most_code);
     memset(code, zero, (size_t)scan->groups * GROUP);
     for (Py_ssize_t d = 0; d < scan->dim; d++) {
@@ -439,12 +533,25 @@ static int ban(Scan *scan, const int32_t *rows, Py_ssize_t count, int banned) {
     return 0;
 }
 
-static void search(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Best *best) {
+static inline float score_at(const Scan *scan, const float *query, Py_ssize_t at) {
+    return product(query, scan->exact + at * scan->dim, scan->dim) - scan->half[at];
+}
+
+static inline int is_blocked(const Scan *scan, const npy_bool *mask, Py_ssize_t at) {
+    return (scan->banned[at >> 6] >> (at & 63) & 1) ||
+           (mask != NULL && !mask[scan->row_of == NULL ? at : scan->row_of[at]]);
+}
+
+/* Offer the vectors at places `begin` to `end`. `n_blocked`: how many scores of such as may not be found were noted, of
+   those that would have been among the best so far; NULL: don't. */
+static void search_between(const Scan *scan, const float *query, const Asked *asked, const npy_bool *mask,
+                           Py_ssize_t begin, Py_ssize_t end, Best *best, Py_ssize_t *n_blocked) {
     const Skip skip = skip_here();
+    const Py_ssize_t end_block = (end + LANES - 1) / LANES;
     float least = best_least(best);
     uint32_t may = 0;
-    Py_ssize_t block = 0;
-    while (best->room > 0 && (block = skip(scan, asked, block, least, &may)) >= 0) {
+    Py_ssize_t block = begin / LANES;
+    while (best->room > 0 && (block = skip(scan, asked, block, end_block, least, &may)) >= 0) {
         for (; may; may &= may - 1) {
 #if defined(__GNUC__)
             int lane = __builtin_ctz(may);
@@ -453,16 +560,24 @@ static void search(Scan *scan, const float *query, const Asked *asked, const npy
             while (!(may >> lane & 1)) lane++;
 #endif
             Py_ssize_t at = block * LANES + lane;
-            if (at >= scan->n || scan->banned[at >> 6] >> (at & 63) & 1) continue;
-            if (mask != NULL && !mask[scan->row_of == NULL ? at : scan->row_of[at]]) continue;
-            float score = product(query, scan->exact + at * scan->dim, scan->dim) - scan->half[at];
-            if (score > least) {
+            if (at < begin || at >= end) continue;
+            const int blocked = is_blocked(scan, mask, at);
+            if (blocked && (n_blocked == NULL || *n_blocked == MOST_BLOCKED)) continue;
+            float score = score_at(scan, query, at);
+            if (blocked) {
+                if (score > least) scan->blocked[(*n_blocked)++] = score;
+            } else if (score > least) {
                 best_offer(best, score, (int32_t)at);
                 least = best_least(best);
             }
         }
         block++;
     }
+}
+
+static void search(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Best *best) {
+    search_between(scan, query, asked, mask, 0, scan->n, best, NULL);
+    const float least = best_least(best);
     /* What was read: all blocks, or those before the one whose reach ended it. */
     Py_ssize_t read = scan->blocks;
     if (!scan->squared) {
@@ -501,9 +616,112 @@ static const float *query_of(const Scan *scan, PyObject *query) {
     return data;
 }
 
-/* search(query, n, excluded or None, mask or None) -> (rows, scores) */
-static PyObject *scan_search(Scan *scan, PyObject *const *args, Py_ssize_t n_args) {
-    if (n_args != 4) return PyErr_Format(PyExc_TypeError, "search takes query, n, excluded, mask");
+/* A score's bits, so ordered that they rise with it, and the place, lower ones better. */
+static inline uint64_t key_of(float score, Py_ssize_t place) {
+    uint32_t bits;
+    score += 0.0f; /* of -0 and 0 neither is better */
+    memcpy(&bits, &score, sizeof bits);
+    bits = bits >> 31 ? ~bits : bits | UINT32_C(0x80000000);
+    return (uint64_t)bits << 32 | ~(uint32_t)place;
+}
+
+static inline Py_ssize_t place_of(uint64_t key) { return (Py_ssize_t) ~(uint32_t)key; }
+
+/* Bring the `wanted` largest of `count` different keys to the front (Hoare, CACM 4:7, 1961, algorithm 65). */
+static void select_largest(uint64_t *keys, Py_ssize_t count, Py_ssize_t wanted) {
+    Py_ssize_t low = 0, high = count - 1;
+    while (low < high) {
+        const uint64_t pivot = keys[low + (high - low) / 2];
+        Py_ssize_t left = low, right = high;
+        while (left <= right) {
+            while (keys[left] > pivot) left++;
+            while (keys[right] < pivot) right--;
+            if (left > right) break;
+            const uint64_t moved = keys[left];
+            keys[left++] = keys[right];
+            keys[right--] = moved;
+        }
+        if (wanted - 1 <= right)
+            high = right;
+        else if (wanted - 1 >= left)
+            low = left;
+        else
+            return;
+    }
+}
+
+#define SAMPLED 8
+#define FIRST_CELLS 8
+
+/* Keys of `wanted` of the cells or more, the best of all; returns how many. */
+static Py_ssize_t best_cells(const Scan *scan, Py_ssize_t wanted) {
+    const Py_ssize_t n = scan->centroids->n;
+    const float *scores = scan->coarse;
+    uint64_t *keys = scan->keys;
+    /* Every eighth cell tells what score as many as are wanted have, or nearly: few of the others need sorting. */
+    Py_ssize_t sampled = 0, count = 0;
+    for (Py_ssize_t at = 0; at < n; at += SAMPLED) keys[sampled++] = key_of(scores[at], at);
+    const Py_ssize_t rank = wanted / SAMPLED + wanted / (4 * SAMPLED) + 8;
+    float least = -INFINITY;
+    if (rank < sampled) {
+        select_largest(keys, sampled, rank);
+        uint64_t worst = keys[0];
+        for (Py_ssize_t at = 1; at < rank; at++) worst = keys[at] < worst ? keys[at] : worst;
+        least = scores[place_of(worst)];
+    }
+    for (int again = 0; again < 2 && count < wanted; again++, least = -INFINITY) {
+        count = 0;
+        for (Py_ssize_t at = 0; at < n; at++) {
+            keys[count] = key_of(scores[at], at);
+            count += scores[at] >= least;
+        }
+    }
+    return count;
+}
+
+/* As many cells as find the best ten of all hold fewer of the best hundred: of real and generated vectors alike, about
+   the square root of ten times as many are needed. */
+static Py_ssize_t cells_wanted(Py_ssize_t n_probe, Py_ssize_t n, Py_ssize_t n_blocked) {
+    const double share = sqrt((double)(n + n_blocked) / 10);
+    return (Py_ssize_t)ceil((double)n_probe * (share < 1 ? 1 : share));
+}
+
+/* Offer the vectors of the best `n_probe` cells; of more where more than ten are asked for, or where so many of the best
+   may not be found that those which may stand further down. */
+static void search_cells(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Py_ssize_t n_probe,
+                         uint8_t *code, Best *best) {
+    const Py_ssize_t n_cells = scan->centroids->n;
+    Py_ssize_t n_blocked = 0, probed = 0, count = 0;
+    Py_ssize_t wanted = cells_wanted(n_probe, best->room, 0);
+    scan->read = 0;
+    /* Codes of a query that every processor can read choose the same cells everywhere. */
+    const Asked coarse = ask(scan, query, NARROW_MOST, code);
+    fill_here()(scan->centroids, &coarse, scan->coarse);
+    while (wanted > probed) {
+        wanted = wanted < n_cells ? wanted : n_cells;
+        if (wanted > count) {
+            count = best_cells(scan, wanted);
+            wanted = wanted < count ? wanted : count; /* fewer score a number where the query holds none */
+            select_largest(scan->keys, count, probed); /* these again, and nothing else, in front */
+        }
+        select_largest(scan->keys + probed, count - probed, wanted - probed);
+        if (probed == 0) select_largest(scan->keys, wanted, wanted < FIRST_CELLS ? wanted : FIRST_CELLS);
+        if (wanted == probed) break;
+        for (; probed < wanted; probed++) {
+            const Py_ssize_t cell = place_of(scan->keys[probed]);
+            const Py_ssize_t begin = scan->start[cell], end = scan->start[cell + 1];
+            search_between(scan, query, asked, mask, begin, end, best, &n_blocked);
+            scan->read += end - begin;
+        }
+        Py_ssize_t above = 0;
+        for (Py_ssize_t at = 0; at < n_blocked; at++) above += scan->blocked[at] > best_least(best);
+        wanted = best->count < best->room || above == MOST_BLOCKED ? 4 * probed + 1
+                                                                   : cells_wanted(n_probe, best->room, above);
+    }
+}
+
+/* `n_probe`: how many cells; 0: all that can hold one of the best. */
+static PyObject *searched(Scan *scan, PyObject *const *args, Py_ssize_t n_probe) {
     const float *query = query_of(scan, args[0]);
     Py_ssize_t n = PyLong_AsSsize_t(args[1]);
     if (query == NULL || (n == -1 && PyErr_Occurred())) return NULL;
@@ -521,9 +739,9 @@ static PyObject *scan_search(Scan *scan, PyObject *const *args, Py_ssize_t n_arg
         if (LENGTH(args[3]) != scan->n_rows) return PyErr_Format(PyExc_ValueError, "mask: not one entry a row");
     }
     Best best;
-    uint8_t small[1024], *code = small;
-    size_t width = (size_t)scan->groups * GROUP;
-    if (width > sizeof small && (code = PyMem_Malloc(width)) == NULL) return PyErr_NoMemory();
+    uint8_t small[2048], *code = small;
+    const size_t width = (size_t)scan->groups * GROUP; /* of a code; cells are chosen by another */
+    if (2 * width > sizeof small && (code = PyMem_Malloc(2 * width)) == NULL) return PyErr_NoMemory();
     if (best_open(&best, n < 0 ? 0 : n < scan->n ? n : scan->n) < 0) {
         if (code != small) PyMem_Free(code);
         return NULL;
@@ -532,14 +750,33 @@ static PyObject *scan_search(Scan *scan, PyObject *const *args, Py_ssize_t n_arg
     if (ban(scan, excluded, n_excluded, 1) < 0) {
         PyErr_SetString(PyExc_IndexError, "excluded: a row that the catalogue lacks");
     } else {
-        Asked asked = ask(scan, query, code);
-        search(scan, query, &asked, mask, &best);
+        Asked asked = ask(scan, query, query_most(), code);
+        if (n_probe == 0)
+            search(scan, query, &asked, mask, &best);
+        else
+            search_cells(scan, query, &asked, mask, n_probe, code + width, &best);
         found = answer(scan, query, &best);
     }
     ban(scan, excluded, n_excluded, 0);
     best_close(&best);
     if (code != small) PyMem_Free(code);
     return found;
+}
+
+/* search(query, n, excluded or None, mask or None) -> (rows, scores) */
+static PyObject *scan_search(Scan *scan, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 4) return PyErr_Format(PyExc_TypeError, "search takes query, n, excluded, mask");
+    return searched(scan, args, 0);
+}
+
+/* search_cells(query, n, excluded or None, mask or None, n_probe) -> (rows, scores) */
+static PyObject *scan_search_cells(Scan *scan, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 5) return PyErr_Format(PyExc_TypeError, "search_cells takes query, n, excluded, mask, n_probe");
+    const Py_ssize_t n_probe = PyLong_AsSsize_t(args[4]);
+    if (n_probe == -1 && PyErr_Occurred()) return NULL;
+    if (n_probe < 1 || scan->centroids == NULL)
+        return PyErr_Format(PyExc_ValueError, n_probe < 1 ? "n_probe: below 1" : "there are no cells");
+    return searched(scan, args, n_probe);
 }
 
 /* scores(query, rows) -> float32, NaN where a row has no vector */
@@ -562,7 +799,7 @@ static PyObject *scan_scores(Scan *scan, PyObject *const *args, Py_ssize_t n_arg
             score[at] = NAN;
             continue;
         }
-        score[at] = product(query, scan->exact + (Py_ssize_t)place * scan->dim, scan->dim) - scan->half[place];
+        score[at] = score_at(scan, query, place);
         if (scan->squared) score[at] = 2 * score[at] - square;
     }
     return scores;
@@ -575,6 +812,7 @@ static PyObject *scan_read(Scan *scan, void *closure) {
 
 static PyMethodDef scan_methods[] = {
     {"search", (PyCFunction)(void (*)(void))scan_search, METH_FASTCALL, NULL},
+    {"search_cells", (PyCFunction)(void (*)(void))scan_search_cells, METH_FASTCALL, NULL},
     {"scores", (PyCFunction)(void (*)(void))scan_scores, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from service.bundle.arrays import let_go
-from service.bundle.reader import Bundle, ModelData
+from service.bundle.reader import Bundle, Golden, ModelData
 from service.domain import Candidates, Clock, ItemRows, Reranking
 from service.errors import BundleRefused, ModelNotFound, StageUnavailable
 from service.recommender.costs import StageCost
@@ -23,17 +23,19 @@ from service.recommender.retrieval import (
     FactorsRetriever,
     HnswRetriever,
     ItemItemRetriever,
+    IvfRetriever,
     ListsRetriever,
     PopularRetriever,
     Retriever,
 )
 from service.recommender.user_state import UserState
 
-RetrieverChoice = Literal["auto", "exact", "hnsw"]
+RetrieverChoice = Literal["auto", "exact", "hnsw", "ivf"]
 _TOLERANCE = 1e-3
 _TOWER_TOLERANCE = 0.01
 """Of a vector's length: rounding in another runtime's order, no more."""
 _WARM_UPS = 16
+_SEARCHING = {kind.name: kind for kind in (FactorsRetriever, HnswRetriever, IvfRetriever)}
 _BLOCK = 1 << 16
 
 
@@ -96,8 +98,8 @@ def go_live(
 ) -> LiveBundle:
     """Build the retrievers and prove them on the golden queries. Raises BundleRefused when an answer is wrong.
 
-    `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `exact` anywhere;
-    and with either every request is searched, also where candidates were computed beforehand.
+    `retriever` overrides what the build chose for factors models: `hnsw` where there is an index, `ivf` where there are
+    cells, `exact` anywhere; and with any every request is searched, also where candidates were computed beforehand.
     """
     popular = PopularRetriever(bundle.models["popular"])
     models = {}
@@ -138,9 +140,9 @@ def _retriever(data: ModelData, bundle: Bundle, choice: RetrieverChoice) -> tupl
             retrieval = data.entry.retrieval
             assert retrieval is not None  # the reader refuses a factors model without it
             wanted = retrieval.retriever if choice == "auto" else choice
-            if wanted == "hnsw" and retrieval.hnsw is not None:
-                return HnswRetriever(data, bundle), retrieval.hnsw.recall.at_10
-            return FactorsRetriever(data, bundle), 1.0
+            promised = retrieval.recall_of(wanted)
+            kind = FactorsRetriever if promised is None else _SEARCHING[wanted]
+            return kind(data, bundle), 1.0 if promised is None else promised.at_10
         case "two_stage":
             raise ValueError(f"model {data.name!r} has no retriever of its own")
 
@@ -182,18 +184,26 @@ def _check_golden(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) 
             raise BundleRefused(
                 bundle.manifest.golden, f"{data.name!r} answers golden query {number} with other scores"
             )
-        if isinstance(retriever, HnswRetriever) and golden.hnsw_item_rows:
-            answered = retriever.retrieve(
-                UserState(row, bundle.history_of(row), live=False), len(expected), EVERYTHING
+        promised = _promised(golden, retriever)
+        if not promised:
+            continue
+        rows = set(retriever.search(found[0], len(expected), EVERYTHING)[0].tolist())
+        exactly = set(best.tolist())  # a small catalogue is not searched by its graph
+        if len(rows & set(promised[number])) < 0.9 * len(promised[number]) and rows != exactly:
+            raise BundleRefused(
+                bundle.manifest.golden, f"the index of {data.name!r} answers golden query {number} otherwise"
             )
-            rows = set() if answered is None else set(answered.item_rows.tolist())
-            promised = golden.hnsw_item_rows[number]
-            exactly = set(best.tolist())  # a small catalogue is not searched by its graph
-            if len(rows & set(promised)) < 0.9 * len(promised) and rows != exactly:
-                raise BundleRefused(
-                    bundle.manifest.golden,
-                    f"the index of {data.name!r} answers golden query {number} otherwise",
-                )
+
+
+def _promised(golden: Golden, retriever: FactorsRetriever) -> tuple[tuple[int, ...], ...]:
+    """What this retriever answered when the bundle was built; empty for one that is exact."""
+    match retriever:
+        case HnswRetriever():
+            return golden.hnsw_item_rows
+        case IvfRetriever():
+            return golden.ivf_item_rows
+        case _:
+            return ()
 
 
 def _check_tower(data: ModelData, retriever: FactorsRetriever, bundle: Bundle) -> None:

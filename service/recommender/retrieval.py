@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.manifest import RetrieverName
 from service.bundle.reader import Bundle, ModelData
 from service.domain import Candidates, ItemRows, Scores, Source
 from service.native import Sums, first_eligible
-from service.recommender.exact import ExactIndex
+from service.recommender.exact import Cells, ExactIndex
 from service.recommender.filters import Eligible
 from service.recommender.fold_in import AlsFoldIn, mean_vector
 from service.recommender.recency import fading, half_life_in, telling
@@ -100,13 +101,15 @@ class UserVectors:
 class FactorsRetriever:
     """Nearest items to the user's vector by exact search."""
 
-    def __init__(self, model: ModelData, bundle: Bundle) -> None:
+    name: ClassVar[RetrieverName] = "exact"
+
+    def __init__(self, model: ModelData, bundle: Bundle, *, cells: Cells | None = None) -> None:
         self.item_rows: ItemRows = np.ascontiguousarray(model.arrays["item_rows"])
         self.position_of = np.full(len(bundle.item_ids), -1, np.int32)
         self.position_of[self.item_rows] = np.arange(len(self.item_rows), dtype=np.int32)
         assert model.entry.space is not None  # the reader refuses a factors model without one
         self.exact = ExactIndex(
-            model.arrays["item_vectors"], model.entry.space, self.item_rows, self.position_of
+            model.arrays["item_vectors"], model.entry.space, self.item_rows, self.position_of, cells
         )
         self.users = UserVectors(model, self.position_of)
 
@@ -124,8 +127,28 @@ class FactorsRetriever:
         return self.exact.search(vector, n, rules.excluded, rules.mask)
 
 
+class IvfRetriever(FactorsRetriever):
+    """Nearest items among those in the cells near the user's vector."""
+
+    name = "ivf"
+
+    def __init__(self, model: ModelData, bundle: Bundle) -> None:
+        retrieval = model.entry.retrieval
+        if retrieval is None or retrieval.ivf is None:
+            raise ValueError(f"model {model.name!r} has no cells")
+        cells = Cells(model.arrays["cell_centroids"], model.arrays["cell_starts"])
+        super().__init__(model, bundle, cells=cells)
+        self._n_probe = retrieval.ivf.n_probe
+
+    def search(self, vector: Vector, n: int, rules: Eligible) -> tuple[ItemRows, Scores]:
+        """The best n eligible items' rows that the nearest cells hold, with their scores."""
+        return self.exact.search_cells(vector, n, rules.excluded, rules.mask, self._n_probe)
+
+
 class HnswRetriever(FactorsRetriever):
     """Nearest items by the graph index: over-fetch, filter, and go exact where the graph returns too few."""
+
+    name = "hnsw"
 
     def __init__(self, model: ModelData, bundle: Bundle) -> None:
         super().__init__(model, bundle)

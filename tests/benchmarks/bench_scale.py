@@ -15,8 +15,8 @@ by `reco serve` with two workers and asked over HTTP. Two kinds of vectors:
   movielens-100k: .071 in the first of 64, .018 in the 16th, .007 in the last; these: .080, .017, .007), and topics that
   items gather around, half of their variance, with users between two of them.
 
-Every user has seen 20 items, popular ones more often. Where a graph is built, the build tries its settings and serves
-the graph or the exact scan, whichever is faster at recall@10 of .99; both are measured here, with 50 items dropped.
+Every user has seen 20 items, popular ones more often. Beside exact search two indexes are built and measured, with 50
+items dropped: cells where norms are equal, a graph up to a size. What is served is the fastest, as a build decides it.
 
 Memory is from /proc/PID/smaps_rollup while the workers answer: RSS counts every page a process maps, PSS shares a
 page's size among those that map it, so the PSS of all processes add up to what the service holds: `held`. Pages of
@@ -40,7 +40,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.build.assemble import assemble
-from models.build.index import IndexChoice
+from models.build.index import RECALL_WANTED, SPEED_UP_WANTED, IndexChoice
 from models.data.dataset import Dataset
 from models.trained import TrainedModel
 from service.bundle.ids import IntIds
@@ -77,7 +77,7 @@ Micro = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One catalogue. `graph`: whether the build may make one."""
+    """One catalogue. `graph`: whether to make one."""
 
     items: int
     users: int
@@ -95,7 +95,8 @@ class Found:
 
     case: Case
     build_s: float | None = None
-    graph_build_s: float | None = None
+    index_build_s: dict[str, float] = field(default_factory=dict)
+    """By index, `hnsw` and `ivf`: a build with it, nothing spared."""
     bundle_bytes: int = 0
     array_bytes: int = 0
     load_s: float = 0.0
@@ -104,8 +105,8 @@ class Found:
     ready_s: float = 0.0
     loading_cpu_s: float = 0.0
     serves: str = ""
-    graph: dict[str, float] | None = None
-    """Of the index: m, ef_search, and the recall@10 that the build measured, nothing dropped."""
+    index: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By index: its settings, and the recall that the build measured, nothing dropped."""
     search: dict[str, Micro] = field(default_factory=dict)
     """By retriever: p50 and p99 microseconds, recall_at_10, rows_read."""
     http: Micro = field(default_factory=dict)
@@ -206,49 +207,67 @@ def generated(case: Case, dim: int) -> tuple[Dataset, dict[str, TrainedModel]]:
 # -- in this process --------------------------------------------------------------------------------------------
 
 
-def built(root: Path, case: Case, dim: int, found: Found) -> Path:
-    """Assemble without a graph, and with one where the case has it; publish the last. Returns the bundle."""
+def built(root: Path, case: Case, dim: int, found: Found) -> dict[IndexChoice, Path]:
+    """Assemble without an index, and with each that the case has: the bundles by choice."""
     dataset, models = generated(case, dim)
-    choices: list[IndexChoice] = ["none", "auto"] if case.graph else ["none"]
+    choices: list[IndexChoice] = ["none"]
+    choices += ["ivf"] if case.norms == "equal" else []
+    choices += ["hnsw"] if case.graph else []
+    paths = {}
     for choice in choices:
         began = time.perf_counter()
-        path = assemble(root, dataset, models, default_model=MODEL, index=choice).path
+        paths[choice] = assemble(root, dataset, models, default_model=MODEL, index=choice).path
         seconds = round(time.perf_counter() - began, 2)
         if choice == "none":
             found.build_s = seconds
         else:
-            found.graph_build_s = seconds
-    store = ArtifactStore(root)
-    store.publish(path.name)
-    return path
+            found.index_build_s[choice] = seconds
+    return paths
 
 
-def searched(path: Path, found: Found) -> None:
-    """Load the bundle here and ask each retriever; recall is against exact search under the same exclusions."""
-    began, cpu = time.perf_counter(), time.process_time()
-    bundle = load_bundle(path)
-    loaded = time.perf_counter()
-    live = go_live(bundle)
-    found.live_s = round(time.perf_counter() - loaded, 3)
-    found.load_s, found.load_cpu_s = round(loaded - began, 3), round(time.process_time() - cpu, 3)
-    model = _searched_model(live)
-    if model is None:
-        return
-    retrieval = model.data.entry.retrieval
-    assert retrieval is not None
-    found.serves = "hnsw" if isinstance(model.retriever, HnswRetriever) else "exact"
-    asked = list(_questions(live, QUERIES))
-    exact = go_live(bundle, retriever="exact").models[model.name].retriever
-    assert isinstance(exact, FactorsRetriever)
-    found.search["exact"], truth = _timed(exact, asked)
-    if retrieval.hnsw is None:
-        return
-    found.graph = {
-        "m": retrieval.hnsw.m, "ef_search": retrieval.hnsw.ef_search, "recall_at_10": retrieval.hnsw.recall.at_10
-    }  # fmt: skip
-    graph = go_live(bundle, retriever="hnsw").models[model.name].retriever
-    found.search["hnsw"], rows = _timed(graph, asked[: len(truth)])
-    found.search["hnsw"]["recall_at_10"] = _recall(rows, truth)
+def searched(paths: Mapping[IndexChoice, Path], found: Found) -> IndexChoice:
+    """Load each bundle here and ask it; recall is against exact search under the same exclusions.
+
+    Returns the choice that serves: the fastest, as a build decides it.
+    """
+    best: IndexChoice = "none"
+    truth: list[list[int]] = []
+    for choice, path in paths.items():
+        began, cpu = time.perf_counter(), time.process_time()
+        bundle = load_bundle(path)
+        loaded = time.perf_counter()
+        live = go_live(bundle)
+        found.live_s = round(time.perf_counter() - loaded, 3)
+        found.load_s, found.load_cpu_s = round(loaded - began, 3), round(time.process_time() - cpu, 3)
+        model = _searched_model(live)
+        if model is None:
+            continue
+        retriever, retrieval = model.retriever, model.data.entry.retrieval
+        assert isinstance(retriever, FactorsRetriever)
+        assert retrieval is not None
+        name = found.serves = retriever.name
+        asked = list(_questions(live, QUERIES))
+        if name == "exact":
+            found.search[name], truth = _timed(retriever, asked)
+            continue
+        if not truth:
+            exact = go_live(bundle, retriever="exact").models[model.name].retriever
+            assert isinstance(exact, FactorsRetriever)
+            found.search["exact"], truth = _timed(exact, asked)
+        settings = retrieval.ivf if name == "ivf" else retrieval.hnsw
+        assert settings is not None
+        found.index[name] = settings.model_dump()
+        found.search[name], rows = _timed(retriever, asked[: len(truth)])
+        found.search[name]["recall_at_10"] = _recall(rows, truth)
+        if settings.recall.at_10 >= RECALL_WANTED and _pays(found, name, best):
+            best = choice
+    found.serves = found.serves if len(paths) == 1 else "exact" if best == "none" else best
+    return best
+
+
+def _pays(found: Found, name: str, best: IndexChoice) -> bool:
+    took, exact = found.search[name]["p50_us"], found.search["exact"]["p50_us"]
+    return took * SPEED_UP_WANTED < exact and (best == "none" or took < found.search[best]["p50_us"])
 
 
 def _searched_model(live: LiveBundle) -> LiveModel | None:
@@ -449,13 +468,14 @@ def measured(case: Case, dim: int, scratch: Path) -> Found:
     found = Found(case)
     with tempfile.TemporaryDirectory(prefix="bench-scale-", dir=scratch) as folder:
         root = Path(folder)
-        path = built(root, case, dim, found)
+        paths = built(root, case, dim, found)
+        gc.collect()
+        path = paths[searched(paths, found)]
+        ArtifactStore(root).publish(path.name)
         for other in (root / "bundles").iterdir():
             if other != path:
                 shutil.rmtree(other)
-        gc.collect()
         weigh_files(path, found)
-        searched(path, found)
         gc.collect()
         asked = np.random.default_rng(3).integers(0, case.users, REQUESTS)
         served(root, 1 + 2 * asked, found)
@@ -477,14 +497,15 @@ def published(artifacts: Path) -> Found:
     found = Found(Case(len(bundle.item_ids), len(bundle.user_ids), "falling", graph=False, curve="items"))
     del bundle
     weigh_files(path, found)
-    searched(path, found)
+    searched({"none": path}, found)
     served(artifacts, np.array(users), found)
     return found
 
 
 COLUMNS = (
-    "items", "users", "norms", "build s", "+graph s", "bundle MB", "ready s", "held MB (of arrays)",
-    "most, of arrays", "2nd worker", "exact µs p50 / p99", "hnsw µs p50 / p99", "hnsw recall", "/reco µs p50 / p99",
+    "items", "users", "norms", "build s", "with cells s", "with graph s", "serves", "bundle MB", "ready s",
+    "held MB (of arrays)", "most, of arrays", "2nd worker", "exact µs p50 / p99", "cells µs p50 / p99", "recall@10",
+    "graph µs p50 / p99", "recall@10", "/reco µs p50 / p99",
 )  # fmt: skip
 
 
@@ -494,18 +515,24 @@ def row_of(found: Found) -> tuple[str, ...]:
     def pair(micro: Micro | None) -> str:
         return f"{micro['p50_us']:,.0f} / {micro['p99_us']:,.0f}" if micro else "-"
 
-    case, memory, graph = found.case, found.memory, found.graph
-    told = "-"
-    if graph is not None:
-        told = f"{found.search['hnsw']['recall_at_10']:.3f} (M={graph['m']:.0f} ef={graph['ef_search']:.0f})"
+    def seconds(taken: float | None) -> str:
+        return "-" if taken is None else f"{taken:.1f}"
+
+    def recall(name: str, *settings: str) -> str:
+        if name not in found.index:
+            return "-"
+        told = " ".join(f"{setting}={found.index[name][setting]}" for setting in settings)
+        return f"{found.search[name]['recall_at_10']:.3f} ({told})"
+
+    case, memory = found.case, found.memory
     return (
         f"{case.items:,}", f"{case.users:,}", case.norms,
-        "-" if found.build_s is None else f"{found.build_s:.1f}",
-        "-" if found.graph_build_s is None else f"{found.graph_build_s:.1f}",
-        f"{found.bundle_bytes / 1e6:,.0f}", f"{found.ready_s:.2f}",
+        seconds(found.build_s), seconds(found.index_build_s.get("ivf")), seconds(found.index_build_s.get("hnsw")),
+        found.serves, f"{found.bundle_bytes / 1e6:,.0f}", f"{found.ready_s:.2f}",
         f"{memory['together'] / 1e6:,.0f} ({memory['together'] / found.array_bytes:.2f})",
         f"{1 + memory['anonymous'] / found.array_bytes:.2f}", f"{memory['second'] / memory['first']:.1%}",
-        pair(found.search.get("exact")), pair(found.search.get("hnsw")), told, pair(found.http),
+        pair(found.search.get("exact")), pair(found.search.get("ivf")), recall("ivf", "n_cells", "n_probe"),
+        pair(found.search.get("hnsw")), recall("hnsw", "m", "ef_search"), pair(found.http),
     )  # fmt: skip
 
 
@@ -520,15 +547,16 @@ def curves_of(results: Sequence[Found]) -> list[tuple[int, str, int, str, list[t
     curves: list[tuple[int, str, int, str, list[tuple[int, float]]]] = []
     for colour, norms in enumerate(("falling", "equal")):
         some = [(f.case.items, f) for f in results if f.case.curve == "items" and f.case.norms == norms]
-        for kind, style in (("exact", "-"), ("hnsw", "--")):
+        for kind, name, style in (("exact", "exact", "-"), ("ivf", "cells", ":"), ("hnsw", "graph", "--")):
             points = [(n, f.search[kind]["p50_us"]) for n, f in some if kind in f.search]
-            curves.append((0, f"{kind}, {norms} norms", colour, style, points))
+            curves.append((0, f"{name}, {norms} norms", colour, style, points))
         label = f"items, {norms} norms"
         curves.append((1, label, colour, "-", [(n, f.ready_s) for n, f in some]))
         curves.append((2, label, colour, "-", [(n, f.memory["together"] / 1e6) for n, f in some]))
         curves.append((3, label, colour, "-", [(n, f.build_s) for n, f in some if f.build_s is not None]))
-        graphs = [(n, f.graph_build_s) for n, f in some if f.graph_build_s is not None]
-        curves.append((3, f"{label}: graph too", colour, "--", graphs))
+        for kind, name, style in (("ivf", "cells", ":"), ("hnsw", "graph", "--")):
+            built_s = [(n, f.index_build_s[kind]) for n, f in some if kind in f.index_build_s]
+            curves.append((3, f"{label}: with {name}", colour, style, built_s))
     grown = {(f.case.items, f.case.norms) for f in results if f.case.curve == "users"}
     users = [
         (f.case.users, f) for f in results if f.case.curve != "both" and (f.case.items, f.case.norms) in grown
@@ -597,7 +625,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--norms", type=lambda text: text.split(","), default=["falling", "equal"], help="falling, equal"
     )
-    parser.add_argument("--graph-up-to", type=int, default=100_000, help="items; above, exact search alone")
+    parser.add_argument("--graph-up-to", type=int, default=100_000, help="items; above, no graph")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=15.0, help="begin no other case after these")
     parser.add_argument("--svg", type=Path, help="where to draw the curves")

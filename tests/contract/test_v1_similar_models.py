@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import numpy as np
@@ -89,15 +90,18 @@ async def test_models_lists_every_served_name_and_marks_the_default(
         )
 
 
-async def test_models_tells_the_retriever_in_use_and_its_measured_recall(tmp_path: Path) -> None:
-    path = write_tiny_bundle(tmp_path, index="hnsw")
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+async def test_models_tells_the_retriever_in_use_and_its_measured_recall(
+    index: Literal["hnsw", "ivf"], tmp_path: Path
+) -> None:
+    path = write_tiny_bundle(tmp_path, index=index)
     built = load_bundle(path).manifest.models["als"].retrieval
     assert built is not None
-    assert built.hnsw is not None
-    for retriever in ("hnsw", "exact"):
+    assert built.recall == built.recall_of(index)
+    for retriever in ("auto", "exact", index):
         async with running(settings_for(tmp_path, retriever=retriever)) as (_, client):
             answer = ModelsAnswer.model_validate((await client.get("/v1/models", headers=BEARER)).json())
         als = next(model for model in answer.models if model.name == "als")
-        assert als.retriever == retriever
+        assert als.retriever == ("exact" if retriever == "exact" else index)
         assert als.recall is not None
-        assert als.recall.at_10 == (built.hnsw.recall.at_10 if retriever == "hnsw" else 1.0)
+        assert als.recall.at_10 == (1.0 if retriever == "exact" else built.recall.at_10)

@@ -50,15 +50,17 @@ def test_answers_were_whole_and_read_no_more_than_there_is(measured: tuple[dict[
         assert one["ready_s"] > 0
 
 
-def test_a_graph_is_made_where_it_was_asked_for_and_measured(
+def test_an_index_is_made_where_it_was_asked_for_and_measured(
     measured: tuple[dict[str, Any], str, str],
 ) -> None:
     for one in measured[0]["cases"]:
         with_graph = one["case"]["items"] == 300 and one["case"]["users"] == 200
-        assert (one["graph_build_s"] is not None) == with_graph
-        assert ("hnsw" in one["search"]) == with_graph
-        if with_graph:
-            assert one["search"]["hnsw"]["recall_at_10"] > 0.8
+        expected = {"hnsw"} if with_graph else set()
+        if one["case"]["norms"] == "equal":
+            expected.add("ivf")
+        assert set(one["index_build_s"]) == set(one["index"]) == set(one["search"]) - {"exact"} == expected
+        assert all(one["search"][name]["recall_at_10"] > 0.8 for name in expected)
+        assert one["serves"] in {"exact", *expected}
 
 
 def test_memory_adds_up(measured: tuple[dict[str, Any], str, str]) -> None:
@@ -73,7 +75,7 @@ def test_curves_are_drawn(measured: tuple[dict[str, Any], str, str]) -> None:
     picture = measured[2]
     assert picture.count("<svg") == 1
     assert (
-        "items, falling norms: graph too" in picture
+        "items, falling norms: with graph" in picture
     )  # matplotlib writes each text as a comment beside its outlines
 
 

@@ -6,6 +6,7 @@ Faults 1-6 and 18 break the bytes, and the hashes tell. The rest come from someo
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from service.errors import BundleRefused
 from service.recommender.live import go_live
 
 ITEM_VECTORS, USER_VECTORS, INDEX = "als/item_vectors.npy", "als/user_vectors.npy", "als/index.hnsw"
+STARTS, CENTROIDS = "als/cell_starts.npy", "als/cell_centroids.npy"
 USER_IDS, ITEM_IDS = "catalogue/user_ids_values.npy", "catalogue/item_ids_values.npy"
 
 
@@ -432,6 +434,78 @@ class TestFault14ManifestMissingOrExtraFile:
         raw = (bundle / MANIFEST).read_bytes()
         (bundle / MANIFEST).write_bytes(raw.replace(b'"created_at": "2', b'"created_at": "3', 1))
         refused(bundle, MANIFEST, "the seal does not match the file")
+
+
+def with_cells(root: Path, n_items: int = 40) -> Path:
+    """A published bundle whose vectors stand in cells."""
+    data = tiny_dataset(60, n_items, events_per_user=20)
+    bundle = write_tiny_bundle(root, dataset=data, models=trained_models(data), index="ivf")
+    ArtifactStore(root).publish(bundle.name)
+    return bundle
+
+
+class TestCells:
+    @pytest.mark.parametrize(
+        ("first", "between", "last", "reason"),
+        [
+            (0, 41, 40, "without falling"),
+            (1, 2, 40, "from 0 to 40"),
+            (0, 2, 39, "from 0 to 40"),
+            (0, -1, 40, "without falling"),
+        ],
+    )
+    def test_of_other_vectors(
+        self, first: int, between: int, last: int, reason: str, tmp_path: Path, refused: Callable[..., None]
+    ) -> None:
+        bundle = with_cells(tmp_path)
+        starts = np.full(len(array_of(bundle, STARTS)), between, np.int32)
+        starts[0], starts[-1] = first, last
+        refused(forge(bundle, {STARTS: starts}), STARTS, reason)
+
+    def test_fewer_than_the_settings_say(self, tmp_path: Path, refused: Callable[..., None]) -> None:
+        refused(forge(with_cells(tmp_path), {STARTS: np.array([0, 40], np.int32)}), STARTS, "shape")
+
+    def test_around_other_centroids(self, tmp_path: Path, refused: Callable[..., None]) -> None:
+        bundle = with_cells(tmp_path, 4000)
+        centroids = array_of(bundle, CENTROIDS)
+        refused(forge(bundle, {CENTROIDS: centroids[::-1].copy()}), "golden.json", "golden query")
+
+    def test_around_centroids_beyond_measure(self, tmp_path: Path, refused: Callable[..., None]) -> None:
+        bundle = with_cells(tmp_path)
+        refused(forge(bundle, {CENTROIDS: array_of(bundle, CENTROIDS) * 1e20}), CENTROIDS, "reaches 1e+15")
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [({"ivf": None}, "go together"), ({"n_cells": 11}, "shape"), ({"n_probe": 1000}, "n_probe")],
+    )
+    def test_with_other_settings(
+        self, changes: dict[str, Any], reason: str, tmp_path: Path, refused: Callable[..., None]
+    ) -> None:
+        def changed(document: dict[str, Any]) -> None:
+            retrieval = document["models"]["als"]["retrieval"]
+            if "ivf" in changes:
+                retrieval |= changes
+            else:
+                retrieval["ivf"] |= changes
+
+        bundle = with_cells(tmp_path)
+        file = STARTS if reason == "shape" else MANIFEST
+        refused(forge(bundle, edit=changed), file, reason)
+
+    def test_without_their_centroids(self, tmp_path: Path, refused: Callable[..., None]) -> None:
+        def without(document: dict[str, Any]) -> None:
+            del document["models"]["als"]["files"]["cell_centroids"]
+
+        refused(forge(with_cells(tmp_path), {CENTROIDS: None}, without), MANIFEST, "go together")
+
+    def test_that_answered_only_some_of_the_golden_queries(
+        self, tmp_path: Path, refused: Callable[..., None]
+    ) -> None:
+        bundle = with_cells(tmp_path)
+        golden = json.loads((bundle / "golden.json").read_bytes())
+        golden["als"]["ivf_item_rows"].pop()
+        forged = forge(bundle, {"golden.json": json.dumps(golden).encode()})
+        refused(forged, "golden.json", "the cells answered only some of them")
 
 
 class TestFault15LinksAndPathsOutside:

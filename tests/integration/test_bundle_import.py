@@ -186,7 +186,7 @@ def test_vectors_of_every_kind_of_file_answer_as_brute_force_does(
 
 
 @pytest.mark.parametrize("space", ["ip", "cosine", "l2"])
-@pytest.mark.parametrize("index", ["auto", "exact", "hnsw", "none"])
+@pytest.mark.parametrize("index", ["auto", "exact", "hnsw", "ivf", "none"])
 def test_every_space_and_index_choice_gives_the_nearest(
     space: str, index: str, items: Vectors, users: Vectors, tmp_path: Path, run_import: Import
 ) -> None:
@@ -195,7 +195,7 @@ def test_every_space_and_index_choice_gives_the_nearest(
     flags = ("--item-vectors", tmp_path / "items.npy", "--user-vectors", tmp_path / "users.npy")
     summary = run_import(*flags, "--space", space, "--index", index)
     assert summary["retriever"] in (
-        ("exact", "hnsw") if index == "auto" else ("hnsw" if index == "hnsw" else "exact",)
+        ("exact", "hnsw") if index == "auto" else (index if index in ("hnsw", "ivf") else "exact",)
     )
     live = live_of(summary)
     for user in range(N_USERS):

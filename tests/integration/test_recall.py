@@ -20,6 +20,7 @@ from service.bundle.ids import IntIds
 from service.bundle.reader import Bundle, load_bundle
 from service.recommender.filters import EVERYTHING
 from service.recommender.live import LiveBundle, go_live
+from service.recommender.retrieval import FactorsRetriever
 from service.recommender.user_state import UserState
 
 Space = Literal["ip", "cosine", "l2"]
@@ -109,16 +110,22 @@ CASES = [("ip", als_like), ("cosine", two_towers), ("l2", two_towers)]
 
 
 @pytest.mark.parametrize(("space", "draw"), CASES)
-def test_the_graph_finds_nearly_all_that_brute_force_does(space: Space, draw: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+def test_an_index_finds_nearly_all_that_brute_force_does(
+    index: Literal["hnsw", "ivf"], space: Space, draw: Any, tmp_path: Path
+) -> None:
     items, users = draw(3)
-    bundle = bundle_of(tmp_path, items, users, space, "hnsw")
-    live = go_live(bundle, retriever="hnsw")
+    bundle = bundle_of(tmp_path, items, users, space, index)
+    live = go_live(bundle)
+    retriever = live.resolve("default").retriever
+    assert isinstance(retriever, FactorsRetriever)
+    assert retriever.name == index
     truth = nearness(space, items, users)
     assert recall(live, truth, K) >= 0.95
     retrieval = bundle.models["vectors"].entry.retrieval
     assert retrieval is not None
-    assert retrieval.hnsw is not None
-    assert retrieval.recall == retrieval.hnsw.recall
+    assert retrieval.index == index
+    assert retrieval.recall == retrieval.recall_of(index)
     # All users were asked when it was measured, so the manifest says what is found here.
     assert retrieval.recall.at_10 == pytest.approx(recall(live, truth, K), abs=0.005)
     assert retrieval.recall.at_100 == pytest.approx(recall(live, truth, 100), abs=0.02)
@@ -141,8 +148,8 @@ def test_scores_are_those_of_the_space(space: Space, tmp_path: Path) -> None:
     truth = nearness(space, items, users[:20])
     if space == "l2":
         truth = -(truth**2)  # the service's score is minus the squared distance
-    for choice in ("exact", "hnsw"):
-        live = go_live(bundle_of(tmp_path / choice, items, users, space, "hnsw"), retriever=choice)
+    for choice in ("exact", "hnsw", "ivf"):
+        live = go_live(bundle_of(tmp_path / choice, items, users, space, choice))
         for user in range(20):
             answer = live.resolve("default").retriever.retrieve(
                 UserState(user, live.bundle.history_of(user), live=False), K, EVERYTHING

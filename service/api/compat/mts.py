@@ -28,7 +28,7 @@ from service.domain import ItemFilter, Plan, Query
 from service.recommender.costs import StageCost
 from service.recommender.live import LiveBundle
 from service.recommender.plan import plan_for
-from service.recommender.retrieval import FactorsRetriever, HnswRetriever
+from service.recommender.retrieval import FactorsRetriever
 
 TOP_K = 50
 N_NEIGHBORS = 200
@@ -145,7 +145,7 @@ def _exact(request: Request) -> LiveBundle:
     """The live bundle with its default model searched exhaustively; made once a bundle, sharing the vectors."""
     live = live_of(services_of(request))
     model = live.models["default"]
-    if not isinstance(model.retriever, HnswRetriever):
+    if not isinstance(model.retriever, FactorsRetriever) or model.retriever.name == "exact":
         return live
     made: tuple[LiveBundle, LiveBundle] | None = getattr(request.app.state, "mts_exact", None)
     if made is None or made[0] is not live:

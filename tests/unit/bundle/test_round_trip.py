@@ -28,7 +28,7 @@ SLOW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthChe
     n_items=st.integers(10, 40),
     kind=st.sampled_from(["int64", "str"]),
     space=st.sampled_from(["ip", "cosine", "l2"]),
-    index=st.sampled_from(["none", "exact", "hnsw"]),
+    index=st.sampled_from(["none", "exact", "hnsw", "ivf"]),
     seed=st.integers(0, 1000),
 )
 def test_what_is_written_is_what_is_read(
@@ -65,7 +65,8 @@ def test_what_is_written_is_what_is_read(
             written = written / np.linalg.norm(written, axis=1, keepdims=True)
         np.testing.assert_allclose(read["item_vectors"][by_row], written, rtol=1e-5)
         np.testing.assert_array_equal(read["user_rows"], given_arrays["user_rows"])
-        assert (bundle.models["als"].index is not None) == (index != "none")
+        assert (bundle.models["als"].index is not None) == (index in ("exact", "hnsw"))
+        assert ("cell_starts" in read) == (index == "ivf")
         assert go_live(bundle).bundle_id == path.name
 
 

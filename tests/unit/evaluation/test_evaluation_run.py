@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -212,20 +213,23 @@ def test_overlap_is_the_share_of_the_exact_answers_found() -> None:
     assert overlap(np.empty((0, 3), np.int64), np.empty((0, 3), np.int64)) == 1
 
 
-@pytest.mark.parametrize("served", ["hnsw", "exact"])
-def test_search_cost_compares_graph_and_exact_whichever_serves(
-    live: LiveBundle, test_rows: tuple[list[int], list[int]], served: str
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("by_index", [True, False])
+def test_search_cost_compares_index_and_exact_whichever_serves(
+    test_rows: tuple[list[int], list[int]], by_index: bool, index: Literal["hnsw", "ivf"], tmp_path: Path
 ) -> None:
-    asked = go_live(live.bundle, retriever=served)  # type: ignore[arg-type]
-    examiner = Examiner.of(live.bundle, *test_rows)
+    bundle = load_bundle(write_tiny_bundle(tmp_path, index=index))
+    served = index if by_index else "exact"
+    asked = go_live(bundle, retriever=served)
+    examiner = Examiner.of(bundle, *test_rows)
     evaluation = examiner.examine(asked, "als", [10])
     costs = measure_costs(examiner, asked, evaluation, k=10)
     assert costs.search is not None
-    assert costs.search.served == served
-    side = costs.search.hnsw if served == "hnsw" else costs.search.exact
+    assert (costs.search.served, costs.search.index) == (served, index)
+    side = costs.search.indexed if by_index else costs.search.exact
     assert side["NDCG@10"] == pytest.approx(evaluation.metrics["NDCG@10"])
     assert costs.as_json()["search"]["delta"] == pytest.approx(
-        costs.search.hnsw["NDCG@10"] - costs.search.exact["NDCG@10"], abs=1e-5
+        costs.search.indexed["NDCG@10"] - costs.search.exact["NDCG@10"], abs=1e-5
     )
     assert 0.9 <= costs.search.overlap <= 1
 

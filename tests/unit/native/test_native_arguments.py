@@ -140,6 +140,13 @@ for dim in (1, 6, 33, 64, 130):
         for query in draw.normal(size=(5, dim)).astype(np.float32):
             rows, scores = scan.search(query, 20, np.arange(0, 999, 7, dtype=np.int32), None)
             found += [rows.tolist(), scores.tolist()]
+        starts = np.linspace(0, 999, 61).astype(np.int32)
+        centroids = np.add.reduceat(vectors, starts[:-1])
+        celled = Scan(vectors, squared, None, None, Scan(centroids, squared), starts)
+        for query in draw.normal(size=(5, dim)).astype(np.float32):
+            for n_probe in (1, 9):
+                rows, scores = celled.search_cells(query, 20, np.arange(0, 999, 7, dtype=np.int32), None, n_probe)
+                found += [rows.tolist(), scores.tolist(), celled.read]
 size = 101
 feature = np.where(np.arange(size) < 50, draw.integers(0, 3, size), -1).astype(np.int32)
 place = np.arange(size, dtype=np.int32)
