@@ -14,6 +14,7 @@ from models.build import second_stage
 from models.build.assemble import Assembled, assemble
 from models.build.avatar_view import AvatarView, look
 from models.build.index import IndexChoice
+from models.build.limits import Limits
 from models.build.recipes import RECIPES, Effort
 from models.build.side_by_side import OnTrial, at_once, settled, trained, tuned
 from models.build.steps import Steps
@@ -52,6 +53,8 @@ class Order:
     avatars: Mapping[str, tuple[ItemId, ...]] = field(default_factory=dict)
     index: IndexChoice = "auto"
     publish: bool = True
+    minutes: float | None = None
+    """About what the whole may take: searches end early, and models that keep to a time get less; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,12 @@ def _built(data: WithAvatars, order: Order, steps: Steps, progress: bool, on_tri
         "split", f"{len(dataset):,} events, {dataset.n_users:,} users, {dataset.n_items:,} items"
     ):
         split = validation_split(dataset, seed=order.seed)
+    limits = Limits.within(order.minutes, names, trainings=2 if ranking is None else 3)
     with steps.step("tune", f"{', '.join(names)} ({order.effort})"):
         given = {name: order.configs[name] for name in names if name in order.configs}
-        configs = tuned(names, dataset, split, given, order.effort, seed=order.seed, on_trial=on_trial)
+        configs = tuned(
+            names, dataset, split, given, order.effort, seed=order.seed, on_trial=on_trial, limits=limits
+        )
     with steps.step(
         "validate", f"{len(split.test):,} held-out events ({split.name}), through the serving line"
     ):

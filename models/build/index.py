@@ -16,11 +16,11 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
-from models.build.cells import Rows, cells_of, probes_tried, recall_of
+from models.build.cells import InCells, Rows, in_cells, probes_tried, recall_of
 from models.trained import TrainedModel
 from service.bundle.manifest import Hnsw, Ivf, Recall, Retrieval, RetrieverName
 from service.domain import Space
-from service.recommender.exact import Cells, ExactIndex
+from service.recommender.exact import ExactIndex
 
 Vectors = npt.NDArray[np.float32]
 IndexChoice = Literal["auto", "exact", "hnsw", "ivf", "none"]
@@ -123,22 +123,13 @@ def prepared(vectors: npt.NDArray[Any], role: str, space: Space) -> Vectors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ordered:
-    """Cells, and the order of the vectors that they are of."""
-
-    order: Rows
-    cells: Cells
-    n_probe: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Searching:
     """What was chosen. graph and cells: what goes into the bundle, at most one of them."""
 
     retrieval: Retrieval
     microseconds: dict[str, float]
     graph: hnswlib.Index | None = None
-    cells: _Ordered | None = None
+    cells: InCells | None = None
 
 
 def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: IndexChoice) -> _Searching:
@@ -195,14 +186,11 @@ def _try_cells(
     space: Space,
     seed: int,
     measured: list[dict[str, float]],
-) -> tuple[_Ordered, Ivf, _Search]:
+) -> tuple[InCells, Ivf, _Search]:
     """Cells, with the fewest searched that find enough, or the most that may be; what was tried goes to `measured`."""
-    order, cells = cells_of(items, seed=seed)
-    places = order.astype(np.int32)
-    place_of = np.empty_like(places)
-    place_of[places] = np.arange(len(places), dtype=np.int32)
-    index = ExactIndex(np.ascontiguousarray(items[order]), space, places, place_of, cells)
-    n_cells, n_probe, recall = len(cells.centroids), 0, None
+    made = in_cells(items, seed=seed)
+    index = made.index(items, space)
+    n_cells, n_probe, recall = len(made.cells.centroids), 0, None
     for n_probe, recall in probes_tried(index, n_cells, queries, truth, RECALL_WANTED):
         measured.append(
             {
@@ -215,7 +203,7 @@ def _try_cells(
     assert recall is not None  # the fewest probes are always tried
     chosen = n_probe
     return (
-        _Ordered(order, cells, chosen),
+        made,
         Ivf(n_cells=n_cells, n_probe=chosen, recall=recall),
         lambda query: index.search_cells(query, 10, None, None, chosen),
     )
@@ -304,7 +292,7 @@ def _golden(
         if searching.graph is not None:
             labels, _ = searching.graph.knn_query(query, k=wanted, num_threads=1)
             golden["hnsw_item_rows"].append(item_rows[labels[0].astype(np.int64)].tolist())
-        if searching.cells is not None:
-            positions, _ = exact.search_cells(query, wanted, None, None, searching.cells.n_probe)
+        if searching.retrieval.ivf is not None:
+            positions, _ = exact.search_cells(query, wanted, None, None, searching.retrieval.ivf.n_probe)
             golden["ivf_item_rows"].append(item_rows[positions].tolist())
     return golden

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from models.build.limits import UNLIMITED, Limits
 from models.build.recipes import RECIPES, Effort
 from models.build.tune import tune, tuning_split
-from models.build.tuning import Trial
+from models.build.tuning import Found, Trial
 from models.data.dataset import Dataset
 from models.data.splits import Split
 from models.forked import Answer, answers, cores
@@ -39,6 +40,7 @@ def tuned(
     *,
     seed: int,
     on_trial: OnTrial,
+    limits: Limits = UNLIMITED,
 ) -> dict[str, Any]:
     """Settle the models' configurations, in the order of `names`: those given, the others by `models.build.tune`.
 
@@ -47,9 +49,14 @@ def tuned(
     found = dict(given)
     beside = at_once(dataset)
 
-    def search(name: str) -> Answer:
+    def end_of(name: str, left: int, at_once: int, on_trial: Callable[[Trial[Any]], None]) -> Found[Any]:
         split = tuning_split(name, dataset, common)
-        end = tune(name, split, effort, seed=seed)
+        start = limits.kept_by(name, RECIPES[name].start(split.train))
+        seconds = limits.of_search(left, at_once)
+        return tune(name, split, effort, seed=seed, start=start, seconds=seconds, on_trial=on_trial)
+
+    def search(name: str, left: int) -> Answer:
+        end = end_of(name, left, beside, lambda _: None)
         trials = [[asdict(trial.config), trial.score, trial.seconds] for trial in end.trials]
         return Answer({"config": asdict(end.config), "trials": trials})
 
@@ -64,11 +71,15 @@ def tuned(
         for config, score, seconds in ended.facts["trials"]:
             on_trial(name, Trial(_config(name, config), score, seconds))
 
-    answers([partial(search, name) for name in forked], at_once=beside, on_done=take)
-    for name in waiting:
-        if name not in found:
-            split = tuning_split(name, dataset, common)
-            found[name] = tune(name, split, effort, seed=seed, on_trial=partial(on_trial, name)).config
+    others = [name for name in waiting if name not in forked]
+    begun = len(forked) + len(others)
+    answers(
+        [partial(search, name, begun - place) for place, name in enumerate(forked)],
+        at_once=beside,
+        on_done=take,
+    )
+    for place, name in enumerate(others):
+        found[name] = end_of(name, len(others) - place, 1, partial(on_trial, name)).config
     return {name: found[name] for name in names}
 
 

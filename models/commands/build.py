@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="auto: measure and choose; exact, hnsw or ivf: serve that; none: exact, without an index; default: auto",
     )
     parser.add_argument(
+        "--minutes",
+        type=_positive,
+        metavar="N",
+        help="about how long the whole may take: searches end early and towers train less; default: no limit",
+    )
+    parser.add_argument(
         "--checkpoints",
         type=Path,
         metavar="FOLDER",
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         avatars=settings.avatars,
         index=args.index,
         publish=not args.no_publish,
+        minutes=args.minutes,
     )
     return carried_out(order, args.checkpoints, ranker_report=args.ranker_report)
 
@@ -112,6 +120,13 @@ def carried_out(order: Order, checkpoints: Path | None, *, ranker_report: Path |
     CONSOLE.print(steps_table(built))
     print(orjson.dumps(built.as_json()).decode())
     return 0
+
+
+def _positive(text: str) -> float:
+    minutes = float(text)  # argparse tells of what is no number
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"minutes above 0, not {text}")
+    return minutes
 
 
 def _names(text: str) -> tuple[str, ...]:

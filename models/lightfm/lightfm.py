@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ class Config:
     user_alpha: float = 0.0
     weights: EventWeights = "binary"
     features: bool = True
+    max_seconds: float = 600.0
+    """Of the epochs; what is reached by then is kept, after one epoch at least."""
 
 
 def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = False) -> TrainedModel:
@@ -47,8 +50,8 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         raise InputError(
             f"LightFM needs factors, epochs, max_sampled >= 1 and learning_rate > 0, got {config}"
         )
-    if not (config.item_alpha >= 0 and config.user_alpha >= 0):
-        raise InputError(f"LightFM needs item_alpha, user_alpha >= 0, got {config}")
+    if not (config.item_alpha >= 0 and config.user_alpha >= 0 and config.max_seconds > 0):
+        raise InputError(f"LightFM needs item_alpha, user_alpha >= 0, max_seconds > 0, got {config}")
     if len(dataset) == 0:
         raise InputError("LightFM has nothing to learn from: no events")
     if config.weights != "binary" and config.loss == "warp-kos":
@@ -69,7 +72,10 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     pairs = pair_matrix(dataset, config.weights).tocoo()
     observed = sp.coo_matrix((np.ones(pairs.nnz, np.float32), (pairs.row, pairs.col)), shape=pairs.shape)
     with advancing("LightFM", config.epochs, progress) as advance:
-        for _ in range(config.epochs):
+        end = time.monotonic() + config.max_seconds
+        for epoch in range(config.epochs):
+            if epoch and time.monotonic() > end:
+                break
             model.fit_partial(
                 observed,
                 user_features=users,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.build.cells import cells_of, probes_tried
+from models.build.cells import in_cells, probes_tried
 from service.domain import Space
 from service.native import Scan
 from service.recommender.exact import ExactIndex
@@ -28,11 +30,8 @@ def around_topics(n: int, dim: int, seed: int, *, spread: float = 0.6) -> Vector
 
 def celled(vectors: Vectors, space: Space) -> tuple[ExactIndex, int]:
     """Search by cells whose rows are places in `vectors`; and how many cells there are."""
-    order, cells = cells_of(vectors, seed=1)
-    rows = order.astype(np.int32)
-    position_of = np.empty_like(rows)
-    position_of[rows] = np.arange(len(rows), dtype=np.int32)
-    return ExactIndex(vectors[order], space, rows, position_of, cells), len(cells.centroids)
+    made = in_cells(vectors, seed=1)
+    return made.index(vectors, space), len(made.cells.centroids)
 
 
 @settings(max_examples=80, deadline=None)
@@ -118,7 +117,8 @@ def test_a_share_of_the_cells_holds_nearly_all_of_the_best() -> None:
 
 def test_each_vector_stands_in_the_cell_of_its_nearest_centroid() -> None:
     vectors = around_topics(3000, 16, 5)
-    order, cells = cells_of(vectors, seed=2)
+    made = in_cells(vectors, seed=2)
+    order, cells = made.order, made.cells
     assert np.sort(order).tolist() == list(range(3000))
     cell = np.repeat(np.arange(len(cells.centroids)), np.diff(cells.starts))
     between = vectors[order].astype(np.float64)[:, None] - cells.centroids.astype(np.float64)[None]
@@ -127,14 +127,24 @@ def test_each_vector_stands_in_the_cell_of_its_nearest_centroid() -> None:
     np.testing.assert_allclose(own, distances.min(axis=1), atol=1e-5)
     # Settled: a cell's centroid is about where its vectors are.
     assert np.median(own) < 0.75 * np.median(np.sort(distances, axis=1)[:, 10])
-    again, same = cells_of(vectors, seed=2)
-    np.testing.assert_array_equal(order, again)
-    np.testing.assert_array_equal(cells.centroids, same.centroids)
+    again = in_cells(vectors, seed=2)
+    np.testing.assert_array_equal(order, again.order)
+    np.testing.assert_array_equal(cells.centroids, again.cells.centroids)
+
+
+def test_cells_made_on_several_cores_are_those_made_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = around_topics(500, 8, 6)
+    alone = in_cells(vectors, seed=3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr("models.build.cells._WORTH_A_FORK", 1)
+    together = in_cells(vectors, seed=3)
+    np.testing.assert_array_equal(alone.order, together.order)
+    np.testing.assert_array_equal(alone.cells.centroids, together.cells.centroids)
 
 
 def test_the_fewest_vectors_make_a_cell() -> None:
-    order, cells = cells_of(np.eye(2, dtype=np.float32), seed=0)
-    assert (order.tolist(), cells.starts.tolist()) == ([0, 1], [0, 2])
+    made = in_cells(np.eye(2, dtype=np.float32), seed=0)
+    assert (made.order.tolist(), made.cells.starts.tolist()) == ([0, 1], [0, 2])
 
 
 def test_a_query_that_is_not_a_number_finds_nothing_in_cells() -> None:
