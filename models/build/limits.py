@@ -10,8 +10,8 @@ from typing import Any
 
 from models.build.recipes import RECIPES
 
-_SEARCHES = 0.2
-_TRAININGS = 0.45
+_SEARCHES = 0.15
+_TRAININGS = 0.25
 """Of the time asked for; what is left is for reading, other models, the ranker and the bundle."""
 _KEEPS_TIME = "max_seconds"
 
@@ -27,15 +27,17 @@ class Limits:
     def within(cls, minutes: float | None, names: Sequence[str], trainings: int) -> Limits:
         """Share out a build's minutes, from now on; None: no limits. trainings: how often it trains each model.
 
-        Models that keep to a time (`max_seconds`) share theirs by what they take where nobody presses them, and take
-        no more than that.
+        Models that keep to a time (`max_seconds`) get equal parts of theirs, but none more than it takes where nobody
+        presses it.
         """
         if minutes is None:
             return cls()
         seconds = 60 * minutes
         usual = {name: most for name in names if (most := _usual_seconds(name)) is not None}
-        share = min(1.0, _TRAININGS * seconds / max(trainings * sum(usual.values()), 1e-9))
-        training = {name: share * most for name, most in usual.items()}
+        left, training = _TRAININGS * seconds / trainings, {}
+        for place, name in enumerate(sorted(usual, key=usual.__getitem__)):
+            training[name] = min(left / (len(usual) - place), usual[name])
+            left -= training[name]
         return cls(time.monotonic() + _SEARCHES * seconds, training)
 
     def kept_by(self, name: str, config: Any) -> Any:
