@@ -69,7 +69,8 @@ class AccessLog:
         self._queue: deque[RequestRecord | EventRecord] = deque()
         self._pid = os.getpid()
         self._second, self._second_text = -1, b""
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self.dropped = 0
         """Lines lost since `take_dropped` was last called."""
@@ -91,6 +92,8 @@ class AccessLog:
             self.dropped += 1
         else:
             self._queue.append(EventRecord(at, level, message, fields, error))
+            if not self.requests:
+                self._wake.set()
 
     def take_dropped(self) -> int:
         """Count the lines lost since the last call."""
@@ -100,13 +103,14 @@ class AccessLog:
     def start(self) -> None:
         """Start the writer."""
         self._pid = os.getpid()
-        self._stopping.clear()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Write what is queued and end the writer; gives up after two seconds on a reader that doesn't read."""
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=2)
             self._thread = None
@@ -116,7 +120,12 @@ class AccessLog:
         self._drain()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_PERIOD_S):
+        # Each time it wakes it takes the interpreter from requests, so without requests to log it sleeps until it is
+        # told of an event.
+        period = _PERIOD_S if self.requests else None
+        while not self._stopping:
+            self._wake.wait(period)
+            self._wake.clear()
             self._drain()
         self._drain()
 

@@ -33,7 +33,7 @@ SAMPLE = 200
 FILES = 20_000
 PATIENT_MS = "1000"
 """Ours sheds what is late, the others do not: a hiccup of the machine is to slow a round, not to end the run."""
-_HITS = re.compile(r'^reco_response_cache_total\{result="(hit|miss)"\} (\d+)', re.MULTILINE)
+_HITS = re.compile(r'^reco_response_cache_total\{result="(hit|miss)"\} (\S+)$', re.MULTILINE)
 
 
 def parse() -> argparse.Namespace:
@@ -178,8 +178,13 @@ def ranked_model(manifest: dict[str, Any]) -> str | None:
 def cache_hits(port: int) -> float:
     """Share of the answers that could be kept that were, of all that a server was asked."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
-        counts = {result: int(count) for result, count in _HITS.findall(response.read().decode())}
-    return round(counts.get("hit", 0) / max(1, sum(counts.values())), 4)
+        return hit_share(response.read().decode())
+
+
+def hit_share(metrics: str) -> float:
+    """The share of hits among what Prometheus' text says; millions come as 1.2e+06."""
+    counts = {result: float(count) for result, count in _HITS.findall(metrics)}
+    return round(counts.get("hit", 0.0) / max(1.0, sum(counts.values())), 4)
 
 
 def write_targets(folder: Path, vectors: Vectors, model: str, ranked: str | None) -> dict[str, Target]:

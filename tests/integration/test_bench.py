@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.bench.__main__ import hit_share
 from loadtest.bench.wrk import HOW_TO
 
 
@@ -98,3 +99,9 @@ def test_folder_without_a_published_bundle_is_refused(tmp_path: Path) -> None:
     done = bench("--artifacts", str(tmp_path))
     assert done.returncode == 2
     assert b"nothing is published" in done.stderr
+
+
+def test_the_share_of_kept_answers_is_read_from_large_counts_too() -> None:
+    told = 'reco_response_cache_total{result="hit"} 3e+06\nreco_response_cache_total{result="miss"} 1000000.0\n'
+    assert hit_share(told) == 0.75
+    assert hit_share("") == 0.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from typing import Any
 
 import pytest
@@ -161,3 +162,18 @@ def test_the_level_holds_back_what_is_less_severe(pipe: Pipe, level: str, reques
     log.start()
     log.stop()
     assert len(pipe.lines()) == events
+
+
+@pytest.mark.parametrize("requests", [True, False])
+def test_an_event_is_written_while_the_writer_runs(pipe: Pipe, requests: bool) -> None:
+    log = log_to(pipe, requests=requests)
+    log.start()
+    try:
+        for number in range(3):
+            log.event(1.0, "ERROR", f"event {number}")
+            assert select.select([pipe.reader], [], [], 10)[0]
+            assert f"event {number}".encode() in os.read(pipe.reader, 4096)
+    finally:
+        log.stop()
+        os.close(pipe.writer)
+        os.close(pipe.reader)
