@@ -19,6 +19,8 @@ from loadtest.chaos.service import Unkept
 from loadtest.openloop.generator import fast_loop
 
 _PACE_S = 0.5
+_OPENED_OVER_S = 1.0
+"""They come one after the other: all at one instant would send all their bytes at one instant too, ever after."""
 
 
 @dataclass(slots=True)
@@ -51,11 +53,14 @@ async def besiege(address: tuple[str, int], clients: int, resident: Callable[[],
 
 async def _all(address: tuple[str, int], clients: int) -> Siege:
     siege = Siege()
-    await asyncio.gather(*(_slow(address, siege) for _ in range(clients)))
+    await asyncio.gather(
+        *(_slow(address, siege, after=_OPENED_OVER_S * number / clients) for number in range(clients))
+    )
     return siege
 
 
-async def _slow(address: tuple[str, int], siege: Siege) -> None:
+async def _slow(address: tuple[str, int], siege: Siege, *, after: float) -> None:
+    await asyncio.sleep(after)
     try:
         reader, writer = await asyncio.open_connection(*address)
     except OSError:

@@ -17,6 +17,7 @@ from models.build.ranked_golden import ranked_golden
 from models.data.dataset import Dataset
 from models.history import unique_history
 from models.trained import TrainedModel
+from service.bundle.manifest import RetrieverName
 from service.bundle.text import pack_text
 from service.bundle.two_stage import STATIC_ROLES
 from service.bundle.writer import BundleWriter
@@ -32,7 +33,7 @@ class Assembled:
     """The written bundle, and the median microseconds of a query by model and retriever (not part of the bundle)."""
 
     path: Path
-    microseconds: Mapping[str, Mapping[str, float]]
+    microseconds: Mapping[str, Mapping[RetrieverName, float]]
 
 
 def assemble(

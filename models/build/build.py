@@ -27,6 +27,7 @@ from models.evaluation.run import Evaluation, Examiner
 from models.forked import peak_memory_mb
 from models.ranker import config as ranker
 from models.trained import TrainedModel
+from service.bundle.manifest import RetrieverName
 from service.bundle.reader import load_bundle
 from service.bundle.store import ArtifactStore
 from service.domain import ItemId
@@ -67,7 +68,7 @@ class Built:
     configs: Mapping[str, Any]
     dropped: Mapping[str, int]
     seconds: Mapping[str, float]
-    query_microseconds: Mapping[str, Mapping[str, float]]
+    query_microseconds: Mapping[str, Mapping[RetrieverName, float]]
     avatars: Mapping[str, AvatarView]
     ranker: second_stage.Learned | str
     """The second stage, or why there is none."""

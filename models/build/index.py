@@ -7,6 +7,7 @@ or a graph are. So the choice is made here by measurement.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class SearchableModel:
     index: hnswlib.Index | None
     retrieval: Retrieval
     golden: dict[str, Any]
-    microseconds: Mapping[str, float]
+    microseconds: Mapping[RetrieverName, float]
     """Median microseconds of a single query by retriever, for the build's report; not part of the bundle."""
 
 
@@ -127,9 +128,20 @@ class _Searching:
     """What was chosen. graph and cells: what goes into the bundle, at most one of them."""
 
     retrieval: Retrieval
-    microseconds: dict[str, float]
+    microseconds: Mapping[RetrieverName, float]
     graph: hnswlib.Index | None = None
     cells: InCells | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Exam:
+    """Vectors, who asks for them, and the exact answers: places of up to 100 items, the best first, a query each."""
+
+    items: Vectors
+    space: Space
+    queries: Vectors
+    truth: Sequence[Rows]
+    seed: int
 
 
 def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: IndexChoice) -> _Searching:
@@ -139,18 +151,21 @@ def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: I
     if choice == "none" or len(items) < 2 or len(queries) == 0:
         return _Searching(Retrieval(retriever="exact", recall=whole, rows_scanned=rows_scanned), {})
     truth = [exact.search(query, min(100, len(items)), None, None)[0] for query in queries]
-    microseconds = {"exact": _median_microseconds(lambda query: exact.search(query, 10, None, None), queries)}
+    exam = _Exam(items, space, queries, truth, seed)
+    microseconds: dict[RetrieverName, float] = {
+        "exact": _median_microseconds(lambda query: exact.search(query, 10, None, None), queries)
+    }
     measured: list[dict[str, float]] = []
-    reached: dict[str, bool] = {}
+    reached: dict[RetrieverName, bool] = {}
 
     cells = ivf = graph = hnsw = None
     if choice == "ivf" or (choice == "auto" and rows_scanned >= _CELLS_FROM):
-        cells, ivf, searched = _try_cells(items, queries, truth, space, seed, measured)
+        cells, ivf, searched = _try_cells(exam, measured)
         reached["ivf"] = ivf.recall.at_10 >= RECALL_WANTED
         microseconds["ivf"] = _median_microseconds(searched, queries)
     large = len(items) > _GRAPH_UP_TO
     if choice == "hnsw" or (choice != "ivf" and (not large or reached.get("ivf") is False)):
-        graph, hnsw, searched = _try_graphs(items, queries, truth, space, seed, measured)
+        graph, hnsw, searched = _try_graphs(exam, measured)
         reached["hnsw"] = hnsw.recall.at_10 >= RECALL_WANTED and len(items) > _GRAPH_FROM
         microseconds["hnsw"] = _median_microseconds(searched, queries)
 
@@ -158,83 +173,60 @@ def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: I
     if choice in ("hnsw", "ivf"):
         served = choice
     elif choice == "auto":
-        quickest = min(
-            (name for name, does in reached.items() if does), key=microseconds.__getitem__, default="exact"
-        )
+        enough = [name for name, does in reached.items() if does]
+        quickest = min(enough, key=microseconds.__getitem__, default=served)
         if microseconds[quickest] * SPEED_UP_WANTED < microseconds["exact"]:
-            served = "ivf" if quickest == "ivf" else "hnsw"
+            served = quickest
     if served == "ivf":
         graph = hnsw = None
     else:
         cells = ivf = None
+    found = {"hnsw": hnsw, "ivf": ivf}.get(served)
     retrieval = Retrieval(
-        retriever=served, recall=whole, hnsw=hnsw, ivf=ivf, rows_scanned=rows_scanned, measured=measured
+        retriever=served,
+        recall=whole if found is None else found.recall,
+        hnsw=hnsw,
+        ivf=ivf,
+        rows_scanned=rows_scanned,
+        measured=measured,
     )
-    found = retrieval.recall_of(served)
-    if found is not None:
-        retrieval = retrieval.model_copy(update={"recall": found})
     return _Searching(retrieval, microseconds, graph, cells)
 
 
 _Search = Callable[[Vectors], Any]
 
 
-def _try_cells(
-    items: Vectors,
-    queries: Vectors,
-    truth: Sequence[Rows],
-    space: Space,
-    seed: int,
-    measured: list[dict[str, float]],
-) -> tuple[InCells, Ivf, _Search]:
+def _try_cells(exam: _Exam, measured: list[dict[str, float]]) -> tuple[InCells, Ivf, _Search]:
     """Cells, with the fewest searched that find enough, or the most that may be; what was tried goes to `measured`."""
-    made = in_cells(items, seed=seed)
-    index = made.index(items, space)
-    n_cells, n_probe, recall = len(made.cells.centroids), 0, None
-    for n_probe, recall in probes_tried(index, n_cells, queries, truth, RECALL_WANTED):
-        measured.append(
-            {
-                "n_cells": n_cells,
-                "n_probe": n_probe,
-                "recall_at_10": recall.at_10,
-                "recall_at_100": recall.at_100,
-            }
-        )
-    assert recall is not None  # the fewest probes are always tried
-    chosen = n_probe
-    return (
-        made,
-        Ivf(n_cells=n_cells, n_probe=chosen, recall=recall),
-        lambda query: index.search_cells(query, 10, None, None, chosen),
-    )
+    made = in_cells(exam.items, seed=exam.seed)
+    index, n_cells = made.index(exam.items, exam.space), len(made.cells.centroids)
+    tried = [
+        Ivf(n_cells=n_cells, n_probe=n_probe, recall=recall)
+        for n_probe, recall in probes_tried(index, n_cells, exam.queries, exam.truth, RECALL_WANTED)
+    ]
+    measured += [{"n_cells": n_cells, "n_probe": one.n_probe, **_told(one.recall)} for one in tried]
+    n_probe = tried[-1].n_probe
+    return made, tried[-1], lambda query: index.search_cells(query, 10, None, None, n_probe)
 
 
-def _try_graphs(
-    items: Vectors,
-    queries: Vectors,
-    truth: Sequence[Rows],
-    space: Space,
-    seed: int,
-    measured: list[dict[str, float]],
-) -> tuple[hnswlib.Index, Hnsw, _Search]:
+def _try_graphs(exam: _Exam, measured: list[dict[str, float]]) -> tuple[hnswlib.Index, Hnsw, _Search]:
     """The first graph and width that find enough, else those that find most; what was tried goes to `measured`."""
     tried: list[tuple[Hnsw, hnswlib.Index]] = []
-    for m in _M_TRIED:
-        index = _build(items, space, m, seed)
-        for ef in _EF_TRIED:
-            recall = measure_recall(index, ef, queries, truth)
-            tried.append((Hnsw(m=m, ef_construction=_EF_CONSTRUCTION, ef_search=ef, recall=recall), index))
-            measured.append(
-                {"m": m, "ef_search": ef, "recall_at_10": recall.at_10, "recall_at_100": recall.at_100}
-            )
-            if recall.at_10 >= RECALL_WANTED:
-                break
-        if tried[-1][0].recall.at_10 >= RECALL_WANTED:
+    for m, ef in itertools.product(_M_TRIED, _EF_TRIED):
+        index = _build(exam.items, exam.space, m, exam.seed) if ef == _EF_TRIED[0] else tried[-1][1]
+        recall = measure_recall(index, ef, exam.queries, exam.truth)
+        tried.append((Hnsw(m=m, ef_construction=_EF_CONSTRUCTION, ef_search=ef, recall=recall), index))
+        measured.append({"m": m, "ef_search": ef, **_told(recall)})
+        if recall.at_10 >= RECALL_WANTED:
             break
     settings, index = max(tried, key=lambda pair: pair[0].recall.at_10)
     index.set_ef(settings.ef_search)
-    k = min(10, len(items))
+    k = min(10, len(exam.items))
     return index, settings, lambda query: index.knn_query(query, k=k, num_threads=1)
+
+
+def _told(recall: Recall) -> dict[str, float]:
+    return {"recall_at_10": recall.at_10, "recall_at_100": recall.at_100}
 
 
 def _mean_read(exact: ExactIndex, queries: Vectors) -> float:

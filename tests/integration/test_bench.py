@@ -102,6 +102,8 @@ def test_folder_without_a_published_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_share_of_kept_answers_is_read_from_large_counts_too() -> None:
-    told = 'reco_response_cache_total{result="hit"} 3e+06\nreco_response_cache_total{result="miss"} 1000000.0\n'
+    told = (
+        'reco_response_cache_total{result="hit"} 3e+06\nreco_response_cache_total{result="miss"} 1000000.0\n'
+    )
     assert hit_share(told) == 0.75
     assert hit_share("") == 0.0
