@@ -21,7 +21,7 @@ class NativeBuild(BuildHookInterface):
         extension = Extension(
             "service.native._native",
             sources=[str(path.relative_to(self.root)) for path in sorted(room.glob("*.c"))],
-            depends=[f"{_ROOM}/native.h"],
+            depends=[f"{_ROOM}/native.h", f"{_ROOM}/scan.h"],
             include_dirs=[np.get_include()],
             # Contracting a product and a sum into one rounding would give other bits on processors that can.
             extra_compile_args=[
@@ -29,6 +29,7 @@ class NativeBuild(BuildHookInterface):
                 "-std=c11",
                 "-ffp-contract=off",
                 "-fno-math-errno",
+                "-fvisibility=hidden",  # else what files share could not be inlined
                 "-Wall",
                 "-Wextra",
                 "-Wno-missing-field-initializers",

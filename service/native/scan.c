@@ -6,22 +6,16 @@
    every processor. No later vector can score above |q| times the largest norm from there on (Cauchy-Schwarz; the
    bound of LEMP, Teflioudi et al., SIGMOD 2015, section 3), which ends the scan early where norms fall off.
 
-   Where vectors stand in cells, each around a centroid (an inverted file), `search_cells` reads only the cells whose
-   centroids score highest, by their codes alone: the same cells on every processor, though not always all that hold
-   the best.
-
    Codes stand in blocks of 16 vectors, four dimensions of each side by side: one instruction multiplies and adds them
    for all 16, and no sum across a register is needed. */
-#include "native.h"
+#include "scan.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#define LANES 16
 #define GROUP 4
 #define CODE_MOST 127.0f
-#define MOST_BLOCKED 4096
 #define LARGE_PAGE ((size_t)1 << 21)
 
 /* Keeps the loop that follows, of fixed length, a loop: unrolled, it would not be vectorised. */
@@ -29,34 +23,7 @@
 
 enum { INNER_PRODUCT = 0, SQUARED_DISTANCE = 1 };
 
-typedef struct Scan {
-    PyObject_HEAD
-    PyObject *vectors, *rows, *positions;
-    const float *exact;
-    const int32_t *row_of, *position_of; /* NULL: positions are rows */
-    Py_ssize_t n, dim, n_rows, groups, blocks;
-    int squared;
-    int8_t *codes;                /* (blocks, groups, LANES, GROUP) */
-    float *scale, *shift, *half;  /* (blocks * LANES): of a code; scale times the sum of its codes; |v|^2 / 2 */
-    float *left_out, *coded;      /* (blocks): largest norm of what codes leave out (and rounding), and of what they say */
-    float *half_rounding, *reach; /* (blocks): rounding of half; largest norm from here on */
-    uint64_t *banned;             /* a bit a vector, all 0 between searches */
-    struct Scan *centroids;       /* NULL: no cells */
-    PyObject *starts;
-    const int32_t *start; /* (centroids->n + 1): where each cell begins, and where the last ends */
-    float *coarse, *blocked; /* of a search of cells: centroids' scores; what of `blocked_by` scored too well */
-    uint64_t *keys;          /* (centroids->n) */
-    Py_ssize_t read;              /* vectors whose codes the last search read */
-} Scan;
-
-/* A query, coded. score of a vector <= step * (scale * dot - zero * shift) - half + bound of its block. */
-typedef struct {
-    const uint8_t *code;
-    float step, zero, length, error;
-} Asked;
-
 typedef Py_ssize_t (*Skip)(const Scan *, const Asked *, Py_ssize_t, Py_ssize_t, float, uint32_t *);
-typedef void (*Fill)(const Scan *, const Asked *, float *);
 
 static inline float cut_of(const Scan *scan, const Asked *asked, Py_ssize_t block, float least) {
     return least - (asked->length * scan->left_out[block] + asked->error * scan->coded[block]) -
@@ -212,16 +179,20 @@ static Skip skip_here(void) {
     return skip_plain;
 }
 
-static Fill fill_here(void) {
+void scan_codes(const Scan *scan, const Asked *asked, float *scores) {
 #if RECO_X86
-    if (instructions == AVX512_VNNI) return fill_avx512;
-    if (instructions == AVX2) return fill_avx2;
+    if (instructions == AVX512_VNNI) {
+        fill_avx512(scan, asked, scores);
+        return;
+    }
+    if (instructions == AVX2) {
+        fill_avx2(scan, asked, scores);
+        return;
+    }
 #endif
-    return fill_plain;
+    fill_plain(scan, asked, scores);
 }
 
-/* The largest code of a query: AVX2 adds two products in 16 bits. */
-#define NARROW_MOST 63
 static int query_most(void) { return instructions == AVX2 ? NARROW_MOST : 127; }
 
 /* The inner product, in sixteen sums that are then added in pairs: the same bits everywhere. */
@@ -238,7 +209,7 @@ static INLINE float product(const float *a, const float *b, Py_ssize_t dim) {
 
 /* Zeros on a whole line of the cache; many of them on large pages where the system gives such, as these are filled with
    fewer faults and read with fewer misses. calloc leaves memory that comes fresh from the system untouched. */
-static void *aligned_zeros(size_t size) {
+void *aligned_zeros(size_t size) {
     const size_t alignment = size < LARGE_PAGE ? 64 : LARGE_PAGE;
     char *whole = calloc(1, size + alignment + sizeof whole);
     if (whole == NULL) return NULL;
@@ -252,7 +223,7 @@ static void *aligned_zeros(size_t size) {
     return found;
 }
 
-static void aligned_free(void *found) {
+void aligned_free(void *found) {
     void *whole = NULL;
     if (found != NULL) memcpy(&whole, (char *)found - sizeof whole, sizeof whole);
     free(whole);
@@ -377,9 +348,7 @@ static void scan_free(Scan *scan) {
     aligned_free(scan->codes);
     aligned_free(scan->scale);
     aligned_free(scan->banned);
-    aligned_free(scan->coarse);
-    Py_XDECREF((PyObject *)scan->centroids);
-    Py_XDECREF(scan->starts);
+    cells_free(scan);
     Py_XDECREF(scan->vectors);
     Py_XDECREF(scan->rows);
     Py_XDECREF(scan->positions);
@@ -416,35 +385,6 @@ static int take_rows(Scan *scan, PyObject *rows, PyObject *positions) {
     return 0;
 }
 
-static int take_cells(Scan *scan, PyObject *centroids, PyObject *starts) {
-    if (centroids == Py_None) return 0;
-    if (!PyObject_TypeCheck(centroids, &ScanType)) {
-        PyErr_SetString(PyExc_TypeError, "centroids: not a Scan");
-        return -1;
-    }
-    Scan *of = (Scan *)centroids;
-    scan->start = array_data(starts, NPY_INT32, 1, "starts");
-    if (scan->start == NULL) return -1;
-    int sound = of->dim == scan->dim && of->squared == scan->squared && of->row_of == NULL &&
-                LENGTH(starts) == of->n + 1 && scan->start[0] == 0 && scan->start[of->n] == scan->n;
-    for (Py_ssize_t cell = 0; sound && cell < of->n; cell++) sound = scan->start[cell] <= scan->start[cell + 1];
-    if (!sound) {
-        PyErr_SetString(PyExc_ValueError, "starts: no cells of these vectors around these centroids");
-        return -1;
-    }
-    const size_t lanes = (size_t)of->blocks * LANES;
-    scan->coarse = aligned_zeros(lanes * sizeof(float) + lanes * sizeof(uint64_t) + MOST_BLOCKED * sizeof(float));
-    if (scan->coarse == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    scan->keys = (uint64_t *)(scan->coarse + lanes);
-    scan->blocked = (float *)(scan->keys + lanes);
-    scan->centroids = (Scan *)Py_NewRef(centroids);
-    scan->starts = Py_NewRef(starts);
-    return 0;
-}
-
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
     static char *names[] = {"vectors", "squared", "rows", "positions", "centroids", "starts", NULL};
     PyObject *vectors, *rows = Py_None, *positions = Py_None, *centroids = Py_None, *starts = Py_None;
@@ -467,7 +407,7 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
         Py_DECREF(scan);
         return PyErr_Format(PyExc_ValueError, "vectors: too many, or too wide");
     }
-    if (take_rows(scan, rows, positions) < 0 || take_cells(scan, centroids, starts) < 0) {
+    if (take_rows(scan, rows, positions) < 0 || cells_take(scan, centroids, starts) < 0) {
         Py_DECREF(scan);
         return NULL;
     }
@@ -498,8 +438,7 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *named) {
     return (PyObject *)scan;
 }
 
-/* Write a query's code, of numbers up to `most_code`; `code` has room for groups * GROUP. */
-static Asked ask(const Scan *scan, const float *query, int most_code, uint8_t *code) {
+Asked scan_ask(const Scan *scan, const float *query, int most_code, uint8_t *code) {
     float most = 0;
     double square = 0, rest_square = 0;
     for (Py_ssize_t d = 0; d < scan->dim; d++) {
@@ -542,10 +481,8 @@ static inline int is_blocked(const Scan *scan, const npy_bool *mask, Py_ssize_t 
            (mask != NULL && !mask[scan->row_of == NULL ? at : scan->row_of[at]]);
 }
 
-/* Offer the vectors at places `begin` to `end`. `n_blocked`: how many scores of such as may not be found were noted, of
-   those that would have been among the best so far; NULL: don't. */
-static void search_between(const Scan *scan, const float *query, const Asked *asked, const npy_bool *mask,
-                           Py_ssize_t begin, Py_ssize_t end, Best *best, Py_ssize_t *n_blocked) {
+void scan_between(const Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Py_ssize_t begin,
+                  Py_ssize_t end, Best *best, Py_ssize_t *n_blocked) {
     const Skip skip = skip_here();
     const Py_ssize_t end_block = (end + LANES - 1) / LANES;
     float least = best_least(best);
@@ -576,7 +513,7 @@ static void search_between(const Scan *scan, const float *query, const Asked *as
 }
 
 static void search(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Best *best) {
-    search_between(scan, query, asked, mask, 0, scan->n, best, NULL);
+    scan_between(scan, query, asked, mask, 0, scan->n, best, NULL);
     const float least = best_least(best);
     /* What was read: all blocks, or those before the one whose reach ended it. */
     Py_ssize_t read = scan->blocks;
@@ -616,110 +553,6 @@ static const float *query_of(const Scan *scan, PyObject *query) {
     return data;
 }
 
-/* A score's bits, so ordered that they rise with it, and the place, lower ones better. */
-static inline uint64_t key_of(float score, Py_ssize_t place) {
-    uint32_t bits;
-    score += 0.0f; /* of -0 and 0 neither is better */
-    memcpy(&bits, &score, sizeof bits);
-    bits = bits >> 31 ? ~bits : bits | UINT32_C(0x80000000);
-    return (uint64_t)bits << 32 | ~(uint32_t)place;
-}
-
-static inline Py_ssize_t place_of(uint64_t key) { return (Py_ssize_t) ~(uint32_t)key; }
-
-/* Bring the `wanted` largest of `count` different keys to the front (Hoare, CACM 4:7, 1961, algorithm 65). */
-static void select_largest(uint64_t *keys, Py_ssize_t count, Py_ssize_t wanted) {
-    Py_ssize_t low = 0, high = count - 1;
-    while (low < high) {
-        const uint64_t pivot = keys[low + (high - low) / 2];
-        Py_ssize_t left = low, right = high;
-        while (left <= right) {
-            while (keys[left] > pivot) left++;
-            while (keys[right] < pivot) right--;
-            if (left > right) break;
-            const uint64_t moved = keys[left];
-            keys[left++] = keys[right];
-            keys[right--] = moved;
-        }
-        if (wanted - 1 <= right)
-            high = right;
-        else if (wanted - 1 >= left)
-            low = left;
-        else
-            return;
-    }
-}
-
-#define SAMPLED 8
-#define FIRST_CELLS 8
-
-/* Keys of `wanted` of the cells or more, the best of all; returns how many. */
-static Py_ssize_t best_cells(const Scan *scan, Py_ssize_t wanted) {
-    const Py_ssize_t n = scan->centroids->n;
-    const float *scores = scan->coarse;
-    uint64_t *keys = scan->keys;
-    /* Every eighth cell tells what score as many as are wanted have, or nearly: few of the others need sorting. */
-    Py_ssize_t sampled = 0, count = 0;
-    for (Py_ssize_t at = 0; at < n; at += SAMPLED) keys[sampled++] = key_of(scores[at], at);
-    const Py_ssize_t rank = wanted / SAMPLED + wanted / (4 * SAMPLED) + 8;
-    float least = -INFINITY;
-    if (rank < sampled) {
-        select_largest(keys, sampled, rank);
-        uint64_t worst = keys[0];
-        for (Py_ssize_t at = 1; at < rank; at++) worst = keys[at] < worst ? keys[at] : worst;
-        least = scores[place_of(worst)];
-    }
-    for (int again = 0; again < 2 && count < wanted; again++, least = -INFINITY) {
-        count = 0;
-        for (Py_ssize_t at = 0; at < n; at++) {
-            keys[count] = key_of(scores[at], at);
-            count += scores[at] >= least;
-        }
-    }
-    return count;
-}
-
-/* As many cells as find the best ten of all hold fewer of the best hundred: of real and generated vectors alike, about
-   the square root of ten times as many are needed. */
-static Py_ssize_t cells_wanted(Py_ssize_t n_probe, Py_ssize_t n, Py_ssize_t n_blocked) {
-    const double share = sqrt((double)(n + n_blocked) / 10);
-    return (Py_ssize_t)ceil((double)n_probe * (share < 1 ? 1 : share));
-}
-
-/* Offer the vectors of the best `n_probe` cells; of more where more than ten are asked for, or where so many of the best
-   may not be found that those which may stand further down. */
-static void search_cells(Scan *scan, const float *query, const Asked *asked, const npy_bool *mask, Py_ssize_t n_probe,
-                         uint8_t *code, Best *best) {
-    const Py_ssize_t n_cells = scan->centroids->n;
-    Py_ssize_t n_blocked = 0, probed = 0, count = 0;
-    Py_ssize_t wanted = cells_wanted(n_probe, best->room, 0);
-    scan->read = 0;
-    /* Codes of a query that every processor can read choose the same cells everywhere. */
-    const Asked coarse = ask(scan, query, NARROW_MOST, code);
-    fill_here()(scan->centroids, &coarse, scan->coarse);
-    while (wanted > probed) {
-        wanted = wanted < n_cells ? wanted : n_cells;
-        if (wanted > count) {
-            count = best_cells(scan, wanted);
-            wanted = wanted < count ? wanted : count; /* fewer score a number where the query holds none */
-            select_largest(scan->keys, count, probed); /* these again, and nothing else, in front */
-        }
-        select_largest(scan->keys + probed, count - probed, wanted - probed);
-        if (probed == 0) select_largest(scan->keys, wanted, wanted < FIRST_CELLS ? wanted : FIRST_CELLS);
-        if (wanted == probed) break;
-        for (; probed < wanted; probed++) {
-            const Py_ssize_t cell = place_of(scan->keys[probed]);
-            const Py_ssize_t begin = scan->start[cell], end = scan->start[cell + 1];
-            search_between(scan, query, asked, mask, begin, end, best, &n_blocked);
-            scan->read += end - begin;
-        }
-        Py_ssize_t above = 0;
-        for (Py_ssize_t at = 0; at < n_blocked; at++) above += scan->blocked[at] > best_least(best);
-        wanted = best->count < best->room || above == MOST_BLOCKED ? 4 * probed + 1
-                                                                   : cells_wanted(n_probe, best->room, above);
-    }
-}
-
 /* `n_probe`: how many cells; 0: all that can hold one of the best. */
 static PyObject *searched(Scan *scan, PyObject *const *args, Py_ssize_t n_probe) {
     const float *query = query_of(scan, args[0]);
@@ -750,11 +583,11 @@ static PyObject *searched(Scan *scan, PyObject *const *args, Py_ssize_t n_probe)
     if (ban(scan, excluded, n_excluded, 1) < 0) {
         PyErr_SetString(PyExc_IndexError, "excluded: a row that the catalogue lacks");
     } else {
-        Asked asked = ask(scan, query, query_most(), code);
+        Asked asked = scan_ask(scan, query, query_most(), code);
         if (n_probe == 0)
             search(scan, query, &asked, mask, &best);
         else
-            search_cells(scan, query, &asked, mask, n_probe, code + width, &best);
+            cells_search(scan, query, &asked, mask, n_probe, code + width, &best);
         found = answer(scan, query, &best);
     }
     ban(scan, excluded, n_excluded, 0);
