@@ -10,7 +10,7 @@ from typing import Any
 
 from models.build.recipes import RECIPES
 
-_SEARCHES = 0.1
+_SEARCHES = 0.15
 _TRAININGS = 0.2
 """Of the time asked for; what is left is for reading, other models, the ranker and the bundle."""
 _KEEPS_TIME = "max_seconds"

@@ -6,6 +6,8 @@ x_ui = b_i + e_u . e_i. Each positive is weighted by minus the log of its item's
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +29,15 @@ class Config:
     learning_rate: float = 0.05
     regularization: float = 0.002
     batch: int = 256
+    max_seconds: float = math.inf
+    """Of the epochs; what is reached by then is kept, after one epoch at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bpr:
     """item_biases: float64 (n_items,). user_vectors: float64 (n_users, dim). item_vectors: float64 (n_items, dim).
 
-    losses: float64 (epochs,), the mean weighted loss over the pairs of each pass, as they were met.
+    losses: float64 (epochs run,), the mean weighted loss over the pairs of each pass, as they were met.
     """
 
     item_biases: Floats
@@ -90,8 +94,9 @@ def train(
     biases = np.zeros(n_items)
     user_vectors = rng.normal(0.0, 0.1, (n_users, config.dim))
     item_vectors = rng.normal(0.0, 0.1, (n_items, config.dim))
-    losses = np.empty(config.epochs)
-    for epoch in range(config.epochs):
+    losses: list[float] = []
+    end = time.monotonic() + config.max_seconds
+    while len(losses) < config.epochs and (not losses or time.monotonic() < end):
         order = rng.permutation(len(users))
         drawn = rng.integers(0, n_items, len(users))
         total, met = 0.0, 0
@@ -113,5 +118,5 @@ def train(
             np.add.at(item_vectors, j, rate * (-pull * e_u - hold * e_j))
             np.add.at(biases, i, rate * (pull[:, 0] - hold * biases[i]))
             np.add.at(biases, j, rate * (-pull[:, 0] - hold * biases[j]))
-        losses[epoch] = total / max(met, 1)
-    return Bpr(biases, user_vectors, item_vectors, losses)
+        losses.append(total / max(met, 1))
+    return Bpr(biases, user_vectors, item_vectors, np.array(losses))

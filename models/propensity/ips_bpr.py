@@ -28,6 +28,8 @@ class Config:
     learning_rate: float = 0.05
     regularization: float = 0.002
     power: float = 1.0
+    max_seconds: float = 600.0
+    """Of BPR's epochs."""
 
 
 def lacks(dataset: Dataset) -> str | None:
@@ -47,6 +49,8 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
         raise InputError(
             f"ips_bpr needs dim, epochs >= 1, learning_rate > 0 and power of 0 to 4, got {config}"
         )
+    if not config.max_seconds > 0:
+        raise InputError(f"ips_bpr needs max_seconds > 0, got {config}")
     if (reason := lacks(dataset)) is not None:
         raise InputError(f"ips_bpr needs {reason}")
     matrix = dataset.matrix(binary=True)
@@ -54,7 +58,9 @@ def train(dataset: Dataset, config: Config, *, seed: int = 0, progress: bool = F
     items = np.flatnonzero(np.bincount(matrix.indices, minlength=dataset.n_items)).astype(np.int32)
     pairs = matrix[users][:, items].tocsr()
     weights = bpr.log_propensity_weights(item_propensities(pairs, seed)) ** config.power
-    settings = bpr.Config(config.dim, config.epochs, config.learning_rate, config.regularization)
+    settings = bpr.Config(
+        config.dim, config.epochs, config.learning_rate, config.regularization, max_seconds=config.max_seconds
+    )
     found = bpr.train(pairs, settings, item_weights=weights, seed=seed)
     item_vectors = np.column_stack([found.item_vectors, found.item_biases]).astype(np.float32)
     user_vectors = np.column_stack([found.user_vectors, np.ones(len(users))]).astype(np.float32)

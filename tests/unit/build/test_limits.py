@@ -43,7 +43,7 @@ def test_a_configuration_that_keeps_no_time_is_left_as_it_is() -> None:
 
 def test_searches_share_what_is_left_of_their_time() -> None:
     limits = Limits.within(1000 / 60, ("popular", "als"), trainings=2)
-    assert limits.of_search(4, at_once=2) == pytest.approx(50, abs=5)
-    assert limits.of_search(1, at_once=2) == pytest.approx(100, abs=5)
+    assert limits.of_search(4, at_once=2) == pytest.approx(75, abs=5)
+    assert limits.of_search(1, at_once=2) == pytest.approx(150, abs=5)
     assert Limits(searches_end=time.monotonic() - 1).of_search(3, at_once=1) == 0
     assert UNLIMITED.of_search(3, at_once=2) == math.inf

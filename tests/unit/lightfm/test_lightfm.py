@@ -61,6 +61,13 @@ def test_one_seed_gives_one_model() -> None:
     np.testing.assert_array_equal(first.arrays["item_vectors"], again.arrays["item_vectors"])
 
 
+def test_one_epoch_at_least_is_learned_when_the_time_is_over() -> None:
+    data = described()
+    hurried = train(data, Config(epochs=9, max_seconds=1e-9), seed=3).arrays
+    once = train(data, Config(epochs=1), seed=3).arrays
+    np.testing.assert_array_equal(hurried["item_vectors"], once["item_vectors"])
+
+
 @pytest.mark.parametrize(
     "change", [{"factors": 0}, {"epochs": 0}, {"learning_rate": 0.0}, {"item_alpha": -1.0}]
 )

@@ -96,3 +96,12 @@ def test_nothing_to_learn_from_and_weights_that_do_not_fit_are_refused() -> None
     for weights in ([1.0, 1.0], [1.0, 0.0, 1.0]):
         with pytest.raises(ValueError, match="weights above 0"):
             train(sp.csr_matrix(np.eye(3)), CONFIG, item_weights=weights)
+
+
+def test_at_least_one_epoch_is_learned_and_no_more_when_the_time_is_over() -> None:
+    pairs = sp.csr_matrix(np.eye(6) + np.eye(6, k=1))
+    found = train(pairs, Config(dim=2, epochs=5, max_seconds=1e-9), seed=1)
+    once = train(pairs, Config(dim=2, epochs=1), seed=1)
+    assert len(found.losses) == 1
+    np.testing.assert_array_equal(found.item_vectors, once.item_vectors)
+    assert len(train(pairs, Config(dim=2, epochs=5), seed=1).losses) == 5
