@@ -189,8 +189,9 @@ async def slow_clients(args: argparse.Namespace, folder: Path, shots: list[Shot]
             await steady(generator, shots, rate=args.rate, seconds=1, budget_s=BUDGET_S)
             calm = await steady(generator, shots, rate=args.rate, seconds=args.steady_s, budget_s=BUDGET_S)
         before = reloading.resident(service)
+        besiegers = await slow.started(service.address, args.clients)
         async with loaded(service.address, shots, args.rate) as (_, task):
-            found = await slow.besiege(service.address, args.clients, lambda: reloading.resident(service))
+            found = await slow.besiege(besiegers, lambda: reloading.resident(service))
         outcome = task.result()
         service.stop()
     finally:

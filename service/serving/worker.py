@@ -34,7 +34,6 @@ successor, which has what it could pass on."""
 _TICK_S = 0.2
 _DATE_TICKS = 5
 _JITTER = 0.1
-_SWEPT_AT_ONCE = 16
 _HAND_OVER_S = 0.25
 """For requests under way to end, so that their connections can be passed on too."""
 
@@ -264,14 +263,10 @@ class WorkerServer(uvicorn.Server):
             )
 
     async def _sweep(self) -> None:
-        """Hold connections against their bounds, a few at a time: many may have passed one at once, each to be told."""
         while True:
             await asyncio.sleep(1)
             for state in (self.server_state, self._admin_state):
-                connections = list(state.connections)
-                for begin in range(0, len(connections), _SWEPT_AT_ONCE):
-                    sweep(connections[begin : begin + _SWEPT_AT_ONCE], asyncio.get_running_loop())
-                    await asyncio.sleep(0)
+                await sweep(list(state.connections))
 
     def _worn(self) -> None:
         if self._seat.lifeline is None:  # nobody would put a new one in its place
