@@ -35,7 +35,7 @@ _EF_CONSTRUCTION = 200
 _GOLDEN = 16
 _GRAPH_UP_TO = 100_000
 """A larger catalogue's graph, which takes minutes, is built only if it is asked for or cells find too little."""
-_CELLS_FROM = 20_000
+CELLS_FROM = 20_000
 """Cells are tried where an exact search reads so many vectors or more: below, it takes less than they could save."""
 _GRAPH_FROM = 40
 """Up to so many items a request for ten is a quarter of the catalogue, and the graph's retriever scans it anyway."""
@@ -159,7 +159,7 @@ def _choose(items: Vectors, queries: Vectors, space: Space, seed: int, choice: I
     reached: dict[RetrieverName, bool] = {}
 
     cells = ivf = graph = hnsw = None
-    if choice == "ivf" or (choice == "auto" and rows_scanned >= _CELLS_FROM):
+    if choice == "ivf" or (choice == "auto" and rows_scanned >= CELLS_FROM):
         cells, ivf, searched = _try_cells(exam, measured)
         reached["ivf"] = ivf.recall.at_10 >= RECALL_WANTED
         microseconds["ivf"] = _median_microseconds(searched, queries)

@@ -45,6 +45,7 @@ def tuned(
     """Settle the models' configurations, in the order of `names`: those given, the others by `models.build.tune`.
 
     `common`: see `models.build.tune.tuning_split`. `on_trial` hears of a forked search's trials when it has ended.
+    With `limits` what is found depends on how fast the machine is.
     """
     found = dict(given)
     beside = at_once(dataset)

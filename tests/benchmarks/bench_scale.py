@@ -49,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.build.assemble import assemble
-from models.build.index import RECALL_WANTED, SPEED_UP_WANTED, IndexChoice
+from models.build.index import CELLS_FROM, RECALL_WANTED, SPEED_UP_WANTED, IndexChoice
 from models.data.dataset import Dataset
 from models.trained import TrainedModel
 from service.bundle.ids import IntIds
@@ -266,6 +266,8 @@ def searched(paths: Mapping[IndexChoice, Path], found: Found) -> IndexChoice:
 
 
 def _pays(found: Found, name: str, best: IndexChoice) -> bool:
+    if name == "ivf" and found.search["exact"]["rows_read"] < CELLS_FROM:
+        return False  # a build would not have tried them
     took, exact = found.search[name]["p50_us"], found.search["exact"]["p50_us"]
     return took * SPEED_UP_WANTED < exact and (best == "none" or took < found.search[best]["p50_us"])
 

@@ -31,7 +31,7 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Choose:
         },
         space="cosine",
     )
-    monkeypatch.setattr(chooser, "_CELLS_FROM", 100)
+    monkeypatch.setattr(chooser, "CELLS_FROM", 100)
 
     def made(*took: float, choice: IndexChoice = "auto", **settings: Any) -> SearchableModel:
         left = list(took)
@@ -69,7 +69,7 @@ def test_a_large_catalogue_has_a_graph_only_where_cells_find_too_little(
 
 
 def test_cells_are_not_tried_where_an_exact_search_reads_little(choose: Choose) -> None:
-    assert what_it_holds(choose(100, 10, _CELLS_FROM=N + 1)) == ("hnsw", True, False)
+    assert what_it_holds(choose(100, 10, CELLS_FROM=N + 1)) == ("hnsw", True, False)
 
 
 def test_what_is_asked_for_is_served_however_fast_it_is(choose: Choose) -> None:

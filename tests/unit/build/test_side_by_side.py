@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from factories import tiny_dataset
 
 from models.build import side_by_side
+from models.build.limits import UNLIMITED, Limits
 from models.build.recipes import RECIPES
 from models.build.side_by_side import at_once, settled, trained
+from models.build.tuning import Trial
 from models.data.dataset import Dataset
+from models.data.splits import validation_split
 from models.dssm.config import Config as Dssm
 from models.knn import item_knn
 from models.popularity import popularity
@@ -101,3 +107,28 @@ def test_later_trainings_end_with_the_best_epoch(name: str) -> None:
     assert RECIPES[name].settled(config, found) == replace(config, max_epochs=4)
     cut_at_once = TrainedModel(kind="lists", arrays={}, training={"epochs": 0})
     assert RECIPES[name].settled(config, cut_at_once).max_epochs == 1
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_search_whose_time_is_over_keeps_where_it_starts(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    dataset = tiny_dataset(n_users=120, n_items=30)
+    split = validation_split(dataset, seed=0)
+    names = ["popular", "knn", "transitions"]
+
+    def searched(limits: Limits) -> tuple[dict[str, Any], list[str]]:
+        tried: list[str] = []
+
+        def hear(name: str, _trial: Trial[Any]) -> None:
+            tried.append(name)
+
+        found = side_by_side.tuned(names, dataset, split, {}, "quick", seed=0, on_trial=hear, limits=limits)
+        return found, tried
+
+    found, tried = searched(Limits(searches_end=time.monotonic() - 1))
+    assert sorted(tried) == sorted(names)
+    assert found == {name: RECIPES[name].start(split.train) for name in names}
+    _, tried = searched(UNLIMITED)
+    assert all(tried.count(name) > 1 for name in names)

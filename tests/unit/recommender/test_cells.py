@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,13 @@ def test_a_share_of_the_cells_holds_nearly_all_of_the_best() -> None:
     # More is searched where more is asked for, and where the best of all have been seen.
     assert found(index, queries, n_probe, 0, k=60) >= 0.97
     assert found(index, queries, n_probe, 50) >= 0.97
+    # So it is where a filter lets few through.
+    mask = np.random.default_rng(4).random(19_900) < 0.05
+    hits = 0
+    for query in queries:
+        rows, _ = index.search_cells(query, 10, None, mask, n_probe)
+        hits += len(np.intersect1d(rows, index.search(query, 10, None, mask)[0]))
+    assert hits >= 0.97 * 10 * len(queries)
     index.search_cells(queries[0], 10, truth[0][:50], None, n_probe)
     assert index.read > 19_900 / n_cells * n_probe
 
@@ -171,12 +179,10 @@ VECTORS = np.ones((6, 4), np.float32)
         (np.eye(2, 4, dtype=np.float32), [0, 3, 6], TypeError),
     ],
 )
-def test_cells_of_other_vectors_are_refused(
-    centroids: object, starts: object, error: type[Exception]
-) -> None:
+def test_cells_of_other_vectors_are_refused(centroids: Any, starts: object, error: type[Exception]) -> None:
     given_starts = None if starts is None else np.array(starts, np.int32)
     with pytest.raises(error):
-        Scan(VECTORS, False, None, None, centroids, given_starts)  # type: ignore[arg-type]  # wrong on purpose
+        Scan(VECTORS, False, None, None, centroids, given_starts)
 
 
 @pytest.mark.parametrize(("n_probe", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
