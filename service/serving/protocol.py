@@ -408,7 +408,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         `now`: seconds on the loop's clock.
         """
-        waited, late = now - self.since, False
+        waited = now - self.since
         if self._refused or self.transport.is_closing():
             # Closed by us, with bytes that the client does not take, or sends: it would stay open for ever.
             late = waited > (LINGER_S if self._refused else READING_S)
